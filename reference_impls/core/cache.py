@@ -1,0 +1,58 @@
+"""Keys and values of one sequence: preallocated, rolled back by a number, repaired after a tree by a path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Cache:
+    """Keys and values [layers, 2, kv_heads, capacity, head_dim], with a length for every layer.
+
+    Layers may lag behind each other (early exit, layer skipping). `len(cache)` is the length that all layers share.
+    """
+
+    def __init__(self, layers: int, kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
+        self._store = torch.empty(layers, 2, kv_heads, 64, head_dim, dtype=dtype, device=device)
+        self._lengths = [0] * layers
+
+    def __len__(self) -> int:
+        return min(self._lengths)
+
+    def length(self, layer: int) -> int:
+        """How many tokens `layer` holds."""
+        return self._lengths[layer]
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store new keys and values [kv_heads, new, head_dim]; return all of the layer's [kv_heads, length, head_dim]."""
+        past, end = self._lengths[layer], self._lengths[layer] + k.shape[-2]
+        if end > self._store.shape[3]:
+            self._grow(end)
+        store = self._store[layer]
+        store[0, :, past:end] = k
+        store[1, :, past:end] = v
+        self._lengths[layer] = end
+        return store[0, :, :end], store[1, :, :end]
+
+    def _grow(self, end: int) -> None:
+        old = self._store
+        shape = list(old.shape)
+        shape[3] = max(end, 2 * shape[3])
+        self._store = old.new_empty(shape)
+        self._store[:, :, :, : old.shape[3]] = old
+
+    def crop(self, length: int) -> None:
+        """Forget every token from `length` on, in all layers. Nothing is copied."""
+        if length < 0:
+            raise ValueError(f"cannot crop a cache to {length} tokens")
+        self._lengths = [min(n, length) for n in self._lengths]
+
+    def keep(self, length: int, path: Sequence[int]) -> None:
+        """After a tree pass that started at `length`: keep only the tree's slots `path`, in this order."""
+        rows = torch.tensor(path, device=self._store.device, dtype=torch.long) + length
+        end = length + len(path)
+        if rows.numel():
+            self._store[:, :, :, length:end] = self._store.index_select(3, rows)
+        self._lengths = [end] * len(self._lengths)

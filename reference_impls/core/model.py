@@ -1,0 +1,222 @@
+"""A Llama-shaped decoder whose layers, halves of layers and masks a decoding method can address directly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reference_impls.core.cache import Cache
+
+Turn = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The numbers that fix a model's weights; the names follow the Llama family (Touvron et al., 2023)."""
+
+    vocab: int
+    dim: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    hidden: int
+    rope_theta: float = 10000.0
+    eps: float = 1e-5
+    qkv_bias: bool = False
+    tied: bool = True
+
+
+def attention_mask(visible: Tensor | None, past: int, new: int, like: Tensor) -> Tensor | None:
+    """Additive mask [..., new, past + new]: the past is always open, `visible` rules among the new tokens.
+
+    `None` where no mask is needed: one new token sees everything, and the bare triangle is the kernel's own.
+    """
+    if visible is None:
+        if new == 1 or past == 0:
+            return None
+        visible = torch.ones(new, new, dtype=torch.bool, device=like.device).tril()
+    closed = torch.zeros(visible.shape, dtype=like.dtype, device=like.device)
+    closed.masked_fill_(~visible.to(like.device), float("-inf"))
+    return F.pad(closed, (past, 0)) if past else closed
+
+
+def rotate(x: Tensor, turn: Turn) -> Tensor:
+    """Rotary position embedding (Su et al., 2021) of x [..., tokens, head_dim], the two halves forming the pairs."""
+    cos, sin = turn
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+
+
+class Attention(nn.Module):
+    """Self-attention with fused projections, or cross-attention to a fixed memory; grouped queries allowed."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = shape.heads, shape.kv_heads, shape.head_dim
+        wide = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
+        self.qkv = nn.Parameter(torch.randn(shape.dim, wide) * shape.dim**-0.5)
+        self.bias = nn.Parameter(torch.zeros(wide)) if shape.qkv_bias else None
+        self.out = nn.Parameter(torch.randn(shape.heads * shape.head_dim, shape.dim) * shape.dim**-0.5)
+
+    def project(self, x: Tensor, turn: Turn | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [..., heads, tokens, head_dim] and rotated keys and values [..., kv_heads, tokens, head_dim] of x."""
+        qkv = x @ self.qkv if self.bias is None else x @ self.qkv + self.bias
+        qkv = qkv.unflatten(-1, (-1, self.head_dim)).transpose(-3, -2)
+        split = self.heads + self.kv_heads
+        qk, v = qkv[..., :split, :, :], qkv[..., split:, :, :]
+        if turn is not None:
+            qk = rotate(qk, turn)
+        return qk[..., : self.heads, :, :], qk[..., self.heads :, :, :], v
+
+    def read(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
+        """What the queries read from keys and values, projected back to [..., tokens, dim]."""
+        flat = q.dim() == 3  # one sequence: the fast kernel wants a batch dimension
+        if flat:
+            q, k, v = q[None], k[None], v[None]
+        if mask is not None and mask.dim() > 2:
+            mask = mask.unsqueeze(-3)  # the same for all heads
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=self.heads != self.kv_heads
+        )
+        y = y.transpose(-3, -2).flatten(-2)
+        return (y[0] if flat else y) @ self.out
+
+
+class Block(nn.Module):
+    """One pre-normalised layer. `attend` and `feed` return what each half adds, so that papers may skip either."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(shape.dim, eps=shape.eps)
+        self.attention = Attention(shape)
+        self.feed_norm = nn.RMSNorm(shape.dim, eps=shape.eps)
+        self.gate_up = nn.Parameter(torch.randn(shape.dim, 2 * shape.hidden) * shape.dim**-0.5)
+        self.down = nn.Parameter(torch.randn(shape.hidden, shape.dim) * shape.hidden**-0.5)
+
+    def attend(
+        self, x: Tensor, turn: Turn | None, mask: Tensor | None, cache: Cache | None = None, layer: int = 0
+    ) -> Tensor:
+        """What self-attention adds to x [..., tokens, dim]; new keys and values go to `cache` at `layer`."""
+        q, k, v = self.attention.project(self.attention_norm(x), turn)
+        if cache is not None:
+            k, v = cache.append(layer, k, v)
+        causal = mask is None and q.shape[-2] == k.shape[-2]
+        return self.attention.read(q, k, v, mask, causal)
+
+    def feed(self, x: Tensor) -> Tensor:
+        """What the gated feed-forward half (SwiGLU) adds to x [..., tokens, dim]."""
+        gate, up = (self.feed_norm(x) @ self.gate_up).chunk(2, dim=-1)
+        return (F.silu(gate) * up) @ self.down
+
+    def forward(
+        self, x: Tensor, turn: Turn | None, mask: Tensor | None, cache: Cache | None = None, layer: int = 0
+    ) -> Tensor:
+        """The whole layer: x plus what attention adds, plus what the feed-forward half adds to that."""
+        x = x + self.attend(x, turn, mask, cache, layer)
+        return x + self.feed(x)
+
+
+class LanguageModel(nn.Module):
+    """A decoder-only model, run in one call (`model(tokens, cache)`) or layer by layer (`embed`, `run`, `logits`)."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embedding = nn.Parameter(torch.randn(shape.vocab, shape.dim) * shape.dim**-0.5)
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.norm = nn.RMSNorm(shape.dim, eps=shape.eps)
+        self.head = None if shape.tied else nn.Parameter(torch.randn(shape.dim, shape.vocab) * shape.dim**-0.5)
+        self.register_buffer("_angles", torch.empty(2, 0, shape.head_dim), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and so where every tensor of a decoding loop is born."""
+        return self.embedding.device
+
+    def new_cache(self) -> Cache:
+        """An empty cache for one sequence of this model."""
+        shape = self.shape
+        return Cache(shape.layers, shape.kv_heads, shape.head_dim, self.embedding.dtype, self.device)
+
+    def turn(self, start: int, new: int, positions: Tensor | None = None) -> Turn:
+        """Cosines and signed sines [new, head_dim] for positions start, start + 1, … or for explicit `positions`."""
+        if positions is not None:
+            return self._turn_at(positions.to(self.device))
+        end = start + new
+        if end > self._angles.shape[1]:
+            self._angles = torch.stack(self._turn_at(torch.arange(max(2 * end, 256), device=self.device)))
+        return self._angles[0, start:end], self._angles[1, start:end]
+
+    def _turn_at(self, positions: Tensor) -> Turn:
+        half = torch.arange(0, self.shape.head_dim, 2, device=self.device, dtype=torch.float32)
+        angle = positions[..., None].float() * self.shape.rope_theta ** (-half / self.shape.head_dim)
+        cos, sin = angle.cos(), angle.sin()
+        dtype = self.embedding.dtype
+        return torch.cat((cos, cos), -1).to(dtype), torch.cat((-sin, sin), -1).to(dtype)
+
+    def embed(self, tokens: Sequence[int] | Tensor) -> Tensor:
+        """Input vectors [..., tokens, dim]. Raises ValueError for no token or an id outside the vocabulary."""
+        if not isinstance(tokens, Tensor):
+            if not tokens:
+                raise ValueError("no token to run the model on: the prompt is empty; give at least one token")
+            if min(tokens) < 0 or max(tokens) >= self.shape.vocab:
+                wrong = next(t for t in tokens if not 0 <= t < self.shape.vocab)
+                raise ValueError(f"token id {wrong} is outside the model's vocabulary of {self.shape.vocab}")
+            tokens = torch.tensor(tokens, device=self.device)
+        return F.embedding(tokens, self.embedding)
+
+    def run(
+        self,
+        x: Tensor,
+        cache: Cache | None = None,
+        *,
+        layers: range | None = None,
+        positions: Tensor | None = None,
+        visible: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states [..., tokens, dim] after `layers` (all by default) of hidden states x.
+
+        `positions` [tokens] default to those that follow the cache. `visible` [tokens, tokens] says which new
+        token (row) sees which new token (column); the default is the causal triangle; the cache is always visible.
+        """
+        layers = range(self.shape.layers) if layers is None else layers
+        past = cache.length(layers[0]) if cache is not None and len(layers) else 0
+        turn = self.turn(past, x.shape[-2], positions)
+        mask = attention_mask(visible, past, x.shape[-2], x)
+        for layer in layers:
+            if cache is not None and cache.length(layer) != past:
+                raise ValueError(f"layer {layer} has {cache.length(layer)} cached tokens, layer {layers[0]} has {past}")
+            x = self.blocks[layer](x, turn, mask, cache, layer)
+        return x
+
+    def fill(self, x: Tensor, cache: Cache, *, layers: range) -> None:
+        """Append keys and values for x [tokens, dim] to skipped `layers`, as if x had reached each unchanged.
+
+        This is the state propagation of early-exit decoding (Elbayad et al., 2020, section 3.1; Schuster et al., 2022).
+        """
+        for layer in layers:
+            block = self.blocks[layer]
+            turn = self.turn(cache.length(layer), x.shape[-2])
+            cache.append(layer, *block.attention.project(block.attention_norm(x), turn)[1:])
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Next-token logits [..., tokens, vocab] read from the hidden states of any layer."""
+        return self.norm(x) @ (self.embedding.T if self.head is None else self.head)
+
+    def forward(
+        self,
+        tokens: Sequence[int] | Tensor,
+        cache: Cache | None = None,
+        *,
+        last: int | None = None,
+        positions: Tensor | None = None,
+        visible: Tensor | None = None,
+    ) -> Tensor:
+        """Next-token logits [..., tokens, vocab], or of the `last` tokens alone. Other arguments as in `run`."""
+        x = self.run(self.embed(tokens), cache, positions=positions, visible=visible)
+        return self.logits(x if last is None else x[..., -last:, :])

@@ -1,0 +1,40 @@
+"""Acceptance rules: pure functions of the target law p and the draft law q that keep the target's law exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from reference_impls.core.sampling import Sampler
+
+
+def residual(p: Tensor, q: Tensor) -> Tensor:
+    """The law norm(max(0, p - q)) [..., vocab] of a token after a draft from q was rejected.
+
+    Leviathan et al. (2023), section 2.3; Chen et al. (2023), theorem 1. Where p equals q nothing can be rejected, and
+    rounding alone can ask for this law: then p itself is returned.
+    """
+    rest = (p - q).clamp(min=0)
+    mass = rest.sum(-1, keepdim=True)
+    return torch.where(mass > 0, rest / mass, p)
+
+
+def verify_chain(sampler: Sampler, draft: Sequence[int], q: Tensor, p: Tensor, lenience: float = 1.0) -> tuple[int, int]:
+    """How many of the drafted tokens are kept, and the extra token that follows them.
+
+    `draft` was drawn from the laws q [gamma, vocab]; p [gamma + 1, vocab] are the target's laws at the same places and
+    one further. Token i is kept with probability min(1, p_i / q_i); after the first rejection the extra token comes
+    from the residual, after none from the last row of p. The result costs one copy from the device.
+
+    `lenience` below 1 keeps tokens with min(1, p_i / (lenience * q_i)): faster, and no longer the target's law.
+    """
+    drawn = torch.tensor(draft, device=p.device, dtype=torch.long).unsqueeze(-1)
+    ratio = p[:-1].gather(-1, drawn) / (lenience * q.gather(-1, drawn))  # [gamma, 1]
+    kept = sampler.accept(ratio.squeeze(-1)).cumprod(0).sum()
+    rest = residual(p, F.pad(q, (0, 0, 0, 1)))  # after gamma tokens nothing was drafted: the residual is p
+    extra = sampler.draw(rest[kept])
+    count, token = torch.stack((kept, extra)).tolist()
+    return count, token

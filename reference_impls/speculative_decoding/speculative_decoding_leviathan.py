@@ -1,0 +1,133 @@
+"""Speculative Decoding: a small model guesses, the large one checks all guesses in a single pass.
+
+Fast Inference from Transformers via Speculative Decoding. Yaniv Leviathan, Matan Kalman, Yossi Matias. ICML 2023.
+https://arxiv.org/abs/2211.17192
+
+Idea
+----
+A pass over several tokens costs a large model hardly more than a pass over one, because reading its weights dominates.
+So let a cheap drafter guess `gamma` tokens and let the target judge them together. A guess is kept with a probability
+that makes up exactly for the drafter's bias, so the text has the law of the target alone.
+
+Algorithm
+---------
+1. *Draft*: draw $x_i \\sim q_i = q(\\cdot \\mid x_{<i})$ for $i = 1, \\dots, \\gamma$ with the drafter.
+2. *Verify*: one pass of the target gives $p_1, \\dots, p_{\\gamma+1}$. Keep $x_i$ with probability
+   $\\min(1, p_i(x_i) / q_i(x_i))$, from the left, until the first one fails.
+3. If guess $i$ failed, draw the extra token from the residual $\\mathrm{norm}(\\max(0, p_i - q_i))$; if none failed,
+   from $p_{\\gamma+1}$.
+4. *Commit*: append the kept guesses and the extra token; roll both caches back to them.
+5. With the acceptance rate $\\alpha = E[\\sum_x \\min(p(x), q(x))]$ a step yields
+   $(1 - \\alpha^{\\gamma+1}) / (1 - \\alpha)$ tokens on average; `best_gamma` picks $\\gamma$ from $\\alpha$ and the
+   cost ratio $c$ of a drafter pass to a target pass.
+
+Guarantee
+---------
+Exact distribution: a kept guess $x$ has mass $\\min(p, q)$, the residual adds $\\max(0, p - q)$, together $p$.
+With `lenience` $l < 1$ the method is lossy: guesses are kept with $\\min(1, p / (l q))$, and no token becomes more
+likely than $p / l$.
+
+Differences from the paper
+--------------------------
+1. Lenience at temperature 0 follows from the general rule on one-hot laws, where it changes nothing; the paper's
+   appendix compares $p(x)$ with $l \\max p$ of the soft law instead.
+2. The target's first pass reads the prompt together with the first guesses, so a run has no separate prefill pass.
+
+Example
+-------
+>>> from reference_impls import zoo
+>>> from reference_impls.core.sampling import Sampler
+>>> from reference_impls.speculative_decoding.speculative_decoding_leviathan import example, generate
+>>> prompt = zoo.encode("def read_lines(path):")
+>>> result = generate(prompt=prompt, limit=24, sampler=Sampler(temperature=0), **example())
+>>> len(result.tokens), result.passes < 24
+(24, True)
+>>> round(expected_tokens(alpha=0.8, gamma=4), 3), best_gamma(alpha=0.8, c=0.1)
+(3.362, 6)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from reference_impls.core.generation import Generation, Step
+from reference_impls.core.model import LanguageModel
+from reference_impls.core.sampling import Sampler
+from reference_impls.core.verify import verify_chain
+
+
+@torch.inference_mode()
+def generate(
+    target: LanguageModel,
+    prompt: Sequence[int],
+    limit: int,
+    *,
+    drafter: LanguageModel,
+    sampler: Sampler,
+    gamma: int = 4,
+    lenience: float = 1.0,
+    eos: int | None = None,
+) -> Generation:
+    """Generate up to `limit` tokens after `prompt`; `gamma` guesses are checked in each pass of the target.
+
+    Raises ValueError for a gamma below 1, a lenience outside (0, 1], or models of different vocabularies.
+    """
+    check_options(target, drafter, gamma, lenience)
+    result, tokens = Generation(), list(prompt)
+    target_cache, draft_cache = target.new_cache(), drafter.new_cache()
+    go_on = limit > 0
+    while go_on:
+        # Draft: the drafter guesses gamma tokens, one after another.
+        draft: list[int] = []
+        q = []
+        for _ in range(gamma):
+            unseen = (tokens + draft)[len(draft_cache) :]
+            q.append(sampler.probs(drafter(unseen, draft_cache, last=1)[0]))  # [vocab]
+            draft.append(int(sampler.draw(q[-1])))
+        # Verify: the target gives the laws of all guesses, and of one token more, in one pass.
+        unseen = (tokens + draft)[len(target_cache) :]
+        p = sampler.probs(target(unseen, target_cache, last=gamma + 1))  # [gamma + 1, vocab]
+        kept, extra = verify_chain(sampler, draft, torch.stack(q), p, lenience)
+        # Commit: append the kept guesses and the extra token; both caches forget the rest.
+        emitted = [*draft[:kept], extra]
+        tokens += emitted
+        target_cache.crop(len(tokens) - 1)
+        draft_cache.crop(len(tokens) - 1)
+        go_on = result.add(Step(emitted, draft, kept=kept, draft_passes=gamma), limit, eos)
+    return result
+
+
+def check_options(target: LanguageModel, drafter: LanguageModel, gamma: int, lenience: float) -> None:
+    """One clear sentence for options that cannot work."""
+    if gamma < 1:
+        raise ValueError(f"gamma is {gamma}; draft at least 1 token, or use autoregressive decoding")
+    if not 0 < lenience <= 1:
+        raise ValueError(f"lenience is {lenience}; it must lie in (0, 1], where 1 is exact")
+    if target.shape.vocab != drafter.shape.vocab:
+        sizes = f"{target.shape.vocab} and {drafter.shape.vocab}"
+        raise ValueError(f"target and drafter have vocabularies of {sizes} tokens; they must share one tokenizer")
+
+
+def expected_tokens(alpha: float, gamma: int) -> float:
+    """Tokens per target pass if each guess is kept with probability alpha independently (equation 1)."""
+    return gamma + 1.0 if alpha == 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
+
+
+def speedup(alpha: float, gamma: int, c: float) -> float:
+    """Expected ratio of wall time to autoregressive decoding (theorem 3.8); c = drafter pass / target pass."""
+    return expected_tokens(alpha, gamma) / (gamma * c + 1)
+
+
+def best_gamma(alpha: float, c: float, largest: int = 64) -> int:
+    """The number of guesses with the greatest expected speedup (section 3.5); 0 if drafting cannot pay."""
+    return max(range(largest + 1), key=lambda gamma: speedup(alpha, gamma, c))
+
+
+def example() -> dict[str, Any]:
+    """Models and options of the example run, shared by tests, page and benchmark."""
+    from reference_impls import zoo
+
+    return {"target": zoo.load("target"), "drafter": zoo.load("drafter"), "gamma": 4}

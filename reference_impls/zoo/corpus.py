@@ -1,0 +1,79 @@
+"""The text the small language models learn from: Python source that every machine with this project has."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import random
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+from reference_impls.zoo.errors import ZooError
+
+# Generated tables and encodings, not code that anyone reads.
+NOT_PROSE = {"idlelib", "turtledemo", "lib2to3", "encodings", "pydoc_data", "ensurepip", "site-packages", "__pycache__"}
+# Pinned packages under permissive licences; their licences go into the manifest of each trained model.
+PACKAGES = (
+    "click", "huggingface_hub", "jinja2", "mkdocs", "mypy", "networkx", "numpy", "packaging", "pydantic", "pymdownx",
+    "rich", "setuptools", "torch", "transformers", "typer",
+)  # fmt: skip
+TOO_MUCH_OF_A_KIND = {"models", "tests", "test", "typeshed", "_vendor", "integrations", "testing", "_inductor"}
+LARGEST_FILE = 150_000  # bytes; longer files are mostly tables
+
+
+def _is_held_out(path: str) -> bool:
+    return int(hashlib.sha256(path.encode()).hexdigest(), 16) % 16 == 0
+
+
+def library_files() -> Iterator[tuple[str, Path]]:
+    """(name, path) of every source file of the standard library, its tests included."""
+    root = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(root.rglob("*.py")):
+        name = path.relative_to(root)
+        if not NOT_PROSE.intersection(name.parts) and not name.name.startswith("_sysconfigdata"):
+            yield name.as_posix(), path
+
+
+def package_files() -> Iterator[tuple[str, Path]]:
+    """(name, path) of every chosen source file of the pinned packages; a missing package is an error."""
+    root = Path(sysconfig.get_path("purelib"))
+    for package in PACKAGES:
+        if not (root / package).is_dir():
+            raise ZooError(f"the corpus needs the package {package}, which is not installed in {root}: run make install")
+        for path in sorted((root / package).rglob("*.py")):
+            name = path.relative_to(root)
+            if not TOO_MUCH_OF_A_KIND.intersection(name.parts[1:]) and path.stat().st_size <= LARGEST_FILE:
+                yield name.as_posix(), path
+
+
+def read_corpus() -> dict[str, list[str]]:
+    """Texts by split: `train`, and three held-out ones, `library`, `library_tests` and `packages`.
+
+    A file is held out when the hash of its name says so, so that the split is the same everywhere. The library proper
+    is seen twice as often as the rest: it is the cleanest code, and the language of the held-out prompts.
+    """
+    splits: dict[str, list[str]] = {"train": [], "library": [], "library_tests": [], "packages": []}
+    for files, kind in ((library_files(), "library"), (package_files(), "packages")):
+        for name, path in files:
+            text = path.read_text(encoding="utf-8", errors="ignore")
+            split = "library_tests" if name.startswith("test/") else kind
+            if not text.strip():
+                continue
+            if _is_held_out(name):
+                splits[split].append(text)
+            else:
+                splits["train"] += [text] * (2 if split == "library" else 1)
+    random.Random(0).shuffle(splits["train"])
+    return splits
+
+
+def licences() -> dict[str, str]:
+    """Licence of every package in the corpus, as its metadata states it."""
+    found = {"Python standard library": "PSF-2.0"}
+    for package in PACKAGES:
+        meta = importlib.metadata.metadata(package.replace("pymdownx", "pymdown-extensions"))
+        classifiers = [c.split(" :: ")[-1] for c in meta.get_all("Classifier") or [] if c.startswith("License")]
+        stated = meta.get("License-Expression") or (classifiers or [meta.get("License") or "not stated"])[0]
+        found[f"{package} {meta['Version']}"] = stated.splitlines()[0]
+    return found

@@ -1,0 +1,76 @@
+"""One training loop for the whole zoo: Muon for matrices, AdamW for the rest, a warm-up, a plateau, a linear end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+def schedule(step: int, steps: int, warm_up: int = 50, decay: float = 0.5) -> float:
+    """Factor of the learning rate: linear warm-up, plateau, then linear to zero over the last `decay` of the steps."""
+    return min(1.0, (step + 1) / warm_up, (steps - step) / (decay * steps))
+
+
+def optimisers(parameters: Iterable[nn.Parameter], matrix_rate: float, other_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al., 2024) for the inner matrices, AdamW for embeddings, norms and biases.
+
+    Embeddings are told apart by a mark that their owner sets: `parameter.is_table = True`.
+    """
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for p in parameters:
+        if p.requires_grad:
+            groups[p.dim() == 2 and not getattr(p, "is_table", False)].append(p)
+    found: list[torch.optim.Optimizer] = []
+    if groups[True]:
+        found.append(
+            torch.optim.Muon(groups[True], lr=matrix_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+        )
+    if groups[False]:
+        found.append(torch.optim.AdamW(groups[False], lr=other_rate, betas=(0.9, 0.95), weight_decay=0.0))
+    return found
+
+
+def fit(
+    parameters: Iterable[nn.Parameter],
+    loss: Callable[[int], Tensor],
+    steps: int,
+    *,
+    matrix_rate: float = 6e-3,
+    other_rate: float = 1e-2,
+    title: str = "training",
+    every: int = 0,
+    report: Callable[[int], str] | None = None,
+) -> list[float]:
+    """Minimise `loss(step)` and return its course. A progress bar shows the running mean; `report` adds a line.
+
+    Raises FloatingPointError when the loss stops being finite, before the weights are spoiled further.
+    """
+    groups = optimisers(list(parameters), matrix_rate, other_rate)
+    rates = [[g["lr"] for g in o.param_groups] for o in groups]
+    course: list[float] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as bar, sdpa_kernel(SDPBackend.MATH):  # on a CPU its backward pass is the fastest
+        task = bar.add_task(title, total=steps)
+        for step in range(steps):
+            factor = schedule(step, steps)
+            for optimiser, base in zip(groups, rates, strict=True):
+                for group, rate in zip(optimiser.param_groups, base, strict=True):
+                    group["lr"] = rate * factor
+                optimiser.zero_grad()
+            value = loss(step)
+            if not math.isfinite(value.item()):
+                raise FloatingPointError(f"the loss of {title} is {value.item()} at step {step}: lower the rates")
+            value.backward()  # type: ignore[no-untyped-call]
+            for optimiser in groups:
+                optimiser.step()
+            course.append(value.item())
+            recent = course[-100:]
+            bar.update(task, advance=1, description=f"{title}: loss {sum(recent) / len(recent):.3f}")
+            if report is not None and every and (step + 1) % every == 0:
+                bar.console.print(f"step {step + 1}: {report(step)}")
+    return course
