@@ -1,4 +1,4 @@
-"""Autoregressive decoding: the baseline that every other method is measured against.
+r"""Autoregressive decoding: the baseline that every other method is measured against.
 
 Idea
 ----
@@ -8,18 +8,18 @@ reads all weights of the model from memory to produce a single token, which is w
 Algorithm
 ---------
 1. Run the target on the tokens that its cache has not seen: first the whole prompt, later one token.
-2. $p = \\mathrm{norm}(\\exp(\\mathrm{logits} / T))$ is the law of the next token; draw one token from it.
+2. $p = \mathrm{norm}(\exp(\mathrm{logits} / T))$ is the law of the next token; draw one token from it.
 3. Append the token; stop at `limit` tokens or after `eos`.
 
 Guarantee
 ---------
-It *is* the law that the exact methods must reproduce: $p(x_{1..n}) = \\prod_t p(x_t \\mid x_{<t})$.
+It *is* the law that the exact methods must reproduce: $p(x_{1..n}) = \prod_t p(x_t \mid x_{<t})$.
 
 Differences from the paper
 --------------------------
 1. There is no paper; this is the textbook loop with a key-value cache.
 
-Example
+Example:
 -------
 >>> from reference_impls import zoo
 >>> from reference_impls.autoregressive import generate

@@ -26,7 +26,7 @@ class Cache:
         return self._lengths[layer]
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store new keys and values [kv_heads, new, head_dim]; return all of the layer's [kv_heads, length, head_dim]."""
+        """Store new keys and values [kv_heads, new, head_dim]; return the layer's [kv_heads, length, head_dim]."""
         past, end = self._lengths[layer], self._lengths[layer] + k.shape[-2]
         if end > self._store.shape[3]:
             self._grow(end)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -73,7 +73,7 @@ class Attention(nn.Module):
             qk = rotate(qk, turn)
         return qk[..., : self.heads, :, :], qk[..., self.heads :, :, :], v
 
-    def read(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
+    def read(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: bool = False) -> Tensor:
         """What the queries read from keys and values, projected back to [..., tokens, dim]."""
         flat = q.dim() == 3  # one sequence: the fast kernel wants a batch dimension
         if flat:
@@ -106,7 +106,7 @@ class Block(nn.Module):
         if cache is not None:
             k, v = cache.append(layer, k, v)
         causal = mask is None and q.shape[-2] == k.shape[-2]
-        return self.attention.read(q, k, v, mask, causal)
+        return self.attention.read(q, k, v, mask, causal=causal)
 
     def feed(self, x: Tensor) -> Tensor:
         """What the gated feed-forward half (SwiGLU) adds to x [..., tokens, dim]."""
@@ -128,10 +128,11 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.shape = shape
         self.embedding = nn.Parameter(torch.randn(shape.vocab, shape.dim) * shape.dim**-0.5)
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.blocks = cast("list[Block]", nn.ModuleList(Block(shape) for _ in range(shape.layers)))
         self.norm = nn.RMSNorm(shape.dim, eps=shape.eps)
         self.head = None if shape.tied else nn.Parameter(torch.randn(shape.dim, shape.vocab) * shape.dim**-0.5)
         self.register_buffer("_angles", torch.empty(2, 0, shape.head_dim), persistent=False)
+        self._angles: Tensor
 
     @property
     def device(self) -> torch.device:
@@ -142,6 +143,10 @@ class LanguageModel(nn.Module):
         """An empty cache for one sequence of this model."""
         shape = self.shape
         return Cache(shape.layers, shape.kv_heads, shape.head_dim, self.embedding.dtype, self.device)
+
+    def forget_angles(self) -> None:
+        """Drop the table of rotary angles; it is made again, on the weights' device, when it is next needed."""
+        self._angles = torch.empty(2, 0, self.shape.head_dim, device=self.device)
 
     def turn(self, start: int, new: int, positions: Tensor | None = None) -> Turn:
         """Cosines and signed sines [new, head_dim] for positions start, start + 1, … or for explicit `positions`."""
@@ -197,7 +202,7 @@ class LanguageModel(nn.Module):
     def fill(self, x: Tensor, cache: Cache, *, layers: range) -> None:
         """Append keys and values for x [tokens, dim] to skipped `layers`, as if x had reached each unchanged.
 
-        This is the state propagation of early-exit decoding (Elbayad et al., 2020, section 3.1; Schuster et al., 2022).
+        This is the state propagation of early-exit decoding (Schuster et al., 2022).
         """
         for layer in layers:
             block = self.blocks[layer]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,9 @@ def residual(p: Tensor, q: Tensor) -> Tensor:
     return torch.where(mass > 0, rest / mass, p)
 
 
-def verify_chain(sampler: Sampler, draft: Sequence[int], q: Tensor, p: Tensor, lenience: float = 1.0) -> tuple[int, int]:
+def verify_chain(
+    sampler: Sampler, draft: Sequence[int], q: Tensor, p: Tensor, lenience: float = 1.0
+) -> tuple[int, int]:
     """How many of the drafted tokens are kept, and the extra token that follows them.
 
     `draft` was drawn from the laws q [gamma, vocab]; p [gamma + 1, vocab] are the target's laws at the same places and
@@ -38,3 +41,13 @@ def verify_chain(sampler: Sampler, draft: Sequence[int], q: Tensor, p: Tensor, l
     extra = sampler.draw(rest[kept])
     count, token = torch.stack((kept, extra)).tolist()
     return count, token
+
+
+def check_draft(gamma: int, *models: Any) -> None:
+    """Raise ValueError for a draft length below 1 or for models that do not share one vocabulary."""
+    if gamma < 1:
+        raise ValueError(f"gamma is {gamma}; draft at least 1 token a step, or use autoregressive decoding")
+    sizes = [model.shape.vocab for model in models]
+    if len(set(sizes)) > 1:
+        found = " and ".join(map(str, sizes))
+        raise ValueError(f"target and drafter have vocabularies of {found} tokens; they must share one tokenizer")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")]
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Url = Annotated[str, StringConstraints(pattern=r"^https://\S+$")]
+Choice = TypeVar("Choice", bound=StrEnum)
+ByValue = Annotated[Choice, Field(strict=False)]  # a file spells a choice by its value; all else stays strict
 
 
 class Strict(BaseModel):
@@ -88,7 +90,7 @@ class Reported(Strict):
     place: Text
     """Table, section or abstract."""
     url: Url
-    status: FigureStatus
+    status: ByValue[FigureStatus]
 
 
 class Production(Strict):
@@ -104,7 +106,7 @@ class Production(Strict):
 class Implementation(Strict):
     """Our reference implementation."""
 
-    status: ImplementationStatus
+    status: ByValue[ImplementationStatus]
     skip: dict[Text, Text] = Field(default_factory=dict)
     """Proof suites that do not apply, each with the reason; shown on the page."""
 
@@ -119,11 +121,11 @@ class Method(Strict):
     in_survey: bool
     paper: Paper
     code: list[Code] = Field(default_factory=list)
-    guarantee: Guarantee
+    guarantee: ByValue[Guarantee]
     guarantee_reason: Text
     trained: Text
     """What has to be trained, and with which loss; `nothing` where nothing is."""
-    needs: list[Need] = Field(min_length=1)
+    needs: list[ByValue[Need]] = Field(min_length=1)
     builds_on: list[Id] = Field(default_factory=list)
     """Methods of this file that it extends; no cycles."""
     principle: Text | None = None

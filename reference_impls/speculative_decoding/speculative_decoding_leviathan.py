@@ -1,4 +1,4 @@
-"""Speculative Decoding: a small model guesses, the large one checks all guesses in a single pass.
+r"""Speculative Decoding: a small model guesses, the large one checks all guesses in a single pass.
 
 Fast Inference from Transformers via Speculative Decoding. Yaniv Leviathan, Matan Kalman, Yossi Matias. ICML 2023.
 https://arxiv.org/abs/2211.17192
@@ -11,33 +11,35 @@ that makes up exactly for the drafter's bias, so the text has the law of the tar
 
 Algorithm
 ---------
-1. *Draft*: draw $x_i \\sim q_i = q(\\cdot \\mid x_{<i})$ for $i = 1, \\dots, \\gamma$ with the drafter.
-2. *Verify*: one pass of the target gives $p_1, \\dots, p_{\\gamma+1}$. Keep $x_i$ with probability
-   $\\min(1, p_i(x_i) / q_i(x_i))$, from the left, until the first one fails.
-3. If guess $i$ failed, draw the extra token from the residual $\\mathrm{norm}(\\max(0, p_i - q_i))$; if none failed,
-   from $p_{\\gamma+1}$.
+1. *Draft*: draw $x_i \sim q_i = q(\cdot \mid x_{<i})$ for $i = 1, \dots, \gamma$ with the drafter.
+2. *Verify*: one pass of the target gives $p_1, \dots, p_{\gamma+1}$. Keep $x_i$ with probability
+   $\min(1, p_i(x_i) / q_i(x_i))$, from the left, until the first one fails.
+3. If guess $i$ failed, draw the extra token from the residual $\mathrm{norm}(\max(0, p_i - q_i))$; if none failed,
+   from $p_{\gamma+1}$.
 4. *Commit*: append the kept guesses and the extra token; roll both caches back to them.
-5. With the acceptance rate $\\alpha = E[\\sum_x \\min(p(x), q(x))]$ a step yields
-   $(1 - \\alpha^{\\gamma+1}) / (1 - \\alpha)$ tokens on average; `best_gamma` picks $\\gamma$ from $\\alpha$ and the
+5. With the acceptance rate $\alpha = E[\sum_x \min(p(x), q(x))]$ a step yields
+   $(1 - \alpha^{\gamma+1}) / (1 - \alpha)$ tokens on average; `best_gamma` picks $\gamma$ from $\alpha$ and the
    cost ratio $c$ of a drafter pass to a target pass.
 
 Guarantee
 ---------
-Exact distribution: a kept guess $x$ has mass $\\min(p, q)$, the residual adds $\\max(0, p - q)$, together $p$.
-With `lenience` $l < 1$ the method is lossy: guesses are kept with $\\min(1, p / (l q))$, and no token becomes more
+Exact distribution: a kept guess $x$ has mass $\min(p, q)$, the residual adds $\max(0, p - q)$, together $p$.
+With `lenience` $l < 1$ the method is lossy: guesses are kept with $\min(1, p / (l q))$, and no token becomes more
 likely than $p / l$.
 
 Differences from the paper
 --------------------------
-1. Lenience at temperature 0 follows from the general rule on one-hot laws, where it changes nothing; the paper's
-   appendix compares $p(x)$ with $l \\max p$ of the soft law instead.
-2. The target's first pass reads the prompt together with the first guesses, so a run has no separate prefill pass.
+1. Any model of the same vocabulary can draft; beside a small language model, `Bigram` shows the cheapest kind.
+2. Lenience at temperature 0 follows from the general rule on one-hot laws, where it changes nothing; the paper's
+   appendix compares $p(x)$ with $l \max p$ of the soft law instead.
+3. The target's first pass reads the prompt together with the first guesses, so a run has no separate prefill pass.
 
-Example
+Example:
 -------
 >>> from reference_impls import zoo
 >>> from reference_impls.core.sampling import Sampler
->>> from reference_impls.speculative_decoding.speculative_decoding_leviathan import example, generate
+>>> from reference_impls.speculative_decoding.speculative_decoding_leviathan import (
+...     best_gamma, example, expected_tokens, generate)
 >>> prompt = zoo.encode("def read_lines(path):")
 >>> result = generate(prompt=prompt, limit=24, sampler=Sampler(temperature=0), **example())
 >>> len(result.tokens), result.passes < 24
@@ -52,11 +54,37 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
+from reference_impls.core.cache import Cache
 from reference_impls.core.generation import Generation, Step
-from reference_impls.core.model import LanguageModel
+from reference_impls.core.model import LanguageModel, Shape
 from reference_impls.core.sampling import Sampler
-from reference_impls.core.verify import verify_chain
+from reference_impls.core.verify import check_draft, verify_chain
+
+
+class Bigram(nn.Module):
+    """A drafter of negligible cost: a table of next-token logits [vocab, vocab] by the last token alone (section 3.6)."""
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.table = nn.Parameter(table, requires_grad=False)
+        self.shape = Shape(vocab=len(table), dim=0, layers=1, heads=0, kv_heads=0, head_dim=0, hidden=0)
+
+    @classmethod
+    def count(cls, tokens: Sequence[int], vocab: int) -> Bigram:
+        """Counts of neighbouring `tokens`, each pair seen one time more than it was, so that none is impossible."""
+        pairs = torch.tensor(tokens[:-1]) * vocab + torch.tensor(tokens[1:])
+        return cls((torch.bincount(pairs, minlength=vocab**2).view(vocab, vocab) + 1.0).log())
+
+    def new_cache(self) -> Cache:
+        """A cache that holds nothing and only counts the tokens seen."""
+        return Cache(1, 0, 0, self.table.dtype, self.table.device)
+
+    def forward(self, tokens: Sequence[int], cache: Cache, *, last: int) -> Tensor:
+        """Logits [last, vocab] after each of the `last` tokens."""
+        cache.append(0, *self.table.new_empty(2, 0, len(tokens), 0))
+        return self.table[list(tokens[-last:])]
 
 
 @torch.inference_mode()
@@ -65,7 +93,7 @@ def generate(
     prompt: Sequence[int],
     limit: int,
     *,
-    drafter: LanguageModel,
+    drafter: LanguageModel | Bigram,
     sampler: Sampler,
     gamma: int = 4,
     lenience: float = 1.0,
@@ -75,7 +103,9 @@ def generate(
 
     Raises ValueError for a gamma below 1, a lenience outside (0, 1], or models of different vocabularies.
     """
-    check_options(target, drafter, gamma, lenience)
+    check_draft(gamma, target, drafter)
+    if not 0 < lenience <= 1:
+        raise ValueError(f"lenience is {lenience}; it must lie in (0, 1], where 1 is exact")
     result, tokens = Generation(), list(prompt)
     target_cache, draft_cache = target.new_cache(), drafter.new_cache()
     go_on = limit > 0
@@ -98,17 +128,6 @@ def generate(
         draft_cache.crop(len(tokens) - 1)
         go_on = result.add(Step(emitted, draft, kept=kept, draft_passes=gamma), limit, eos)
     return result
-
-
-def check_options(target: LanguageModel, drafter: LanguageModel, gamma: int, lenience: float) -> None:
-    """One clear sentence for options that cannot work."""
-    if gamma < 1:
-        raise ValueError(f"gamma is {gamma}; draft at least 1 token, or use autoregressive decoding")
-    if not 0 < lenience <= 1:
-        raise ValueError(f"lenience is {lenience}; it must lie in (0, 1], where 1 is exact")
-    if target.shape.vocab != drafter.shape.vocab:
-        sizes = f"{target.shape.vocab} and {drafter.shape.vocab}"
-        raise ValueError(f"target and drafter have vocabularies of {sizes} tokens; they must share one tokenizer")
 
 
 def expected_tokens(alpha: float, gamma: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import random
 import sysconfig
 from collections.abc import Iterator
@@ -40,18 +41,20 @@ def package_files() -> Iterator[tuple[str, Path]]:
     root = Path(sysconfig.get_path("purelib"))
     for package in PACKAGES:
         if not (root / package).is_dir():
-            raise ZooError(f"the corpus needs the package {package}, which is not installed in {root}: run make install")
+            raise ZooError(
+                f"the corpus needs the package {package}, which is not installed in {root}: run make install"
+            )
         for path in sorted((root / package).rglob("*.py")):
             name = path.relative_to(root)
             if not TOO_MUCH_OF_A_KIND.intersection(name.parts[1:]) and path.stat().st_size <= LARGEST_FILE:
                 yield name.as_posix(), path
 
 
-def read_corpus() -> dict[str, list[str]]:
+def read_corpus(library: int = 2) -> dict[str, list[str]]:
     """Texts by split: `train`, and three held-out ones, `library`, `library_tests` and `packages`.
 
-    A file is held out when the hash of its name says so, so that the split is the same everywhere. The library proper
-    is seen twice as often as the rest: it is the cleanest code, and the language of the held-out prompts.
+    A file is held out when the hash of its name says so, so that the split is the same everywhere. In `train` the
+    standard library without its tests stands `library` times: it is the cleanest code.
     """
     splits: dict[str, list[str]] = {"train": [], "library": [], "library_tests": [], "packages": []}
     for files, kind in ((library_files(), "library"), (package_files(), "packages")):
@@ -63,7 +66,7 @@ def read_corpus() -> dict[str, list[str]]:
             if _is_held_out(name):
                 splits[split].append(text)
             else:
-                splits["train"] += [text] * (2 if split == "library" else 1)
+                splits["train"] += [text] * (library if split == "library" else 1)
     random.Random(0).shuffle(splits["train"])
     return splits
 
@@ -74,6 +77,12 @@ def licences() -> dict[str, str]:
     for package in PACKAGES:
         meta = importlib.metadata.metadata(package.replace("pymdownx", "pymdown-extensions"))
         classifiers = [c.split(" :: ")[-1] for c in meta.get_all("Classifier") or [] if c.startswith("License")]
-        stated = meta.get("License-Expression") or (classifiers or [meta.get("License") or "not stated"])[0]
+        named = [meta[key] for key in ("License-Expression", "License") if key in meta]
+        stated = [*named[:1], *classifiers, "not stated"][0]
         found[f"{package} {meta['Version']}"] = stated.splitlines()[0]
     return found
+
+
+def prompts() -> list[str]:
+    """Beginnings of Python code, written for this project; nobody else's text, so that all may use them."""
+    return list(json.loads(Path(__file__).with_name("prompts.json").read_text(encoding="utf-8")))

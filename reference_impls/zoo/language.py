@@ -4,22 +4,55 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import Tensor
+from torch import Tensor, nn
 
+from reference_impls.autoregressive import generate
 from reference_impls.core.model import LanguageModel, Shape
-from reference_impls.zoo.corpus import read_corpus
+from reference_impls.core.sampling import Sampler
+from reference_impls.early_exiting import calm
+from reference_impls.early_exiting.calm import ExitClassifier
+from reference_impls.speculative_decoding import blockwise_parallel_decoding
+from reference_impls.speculative_decoding.blockwise_parallel_decoding import BlockHeads
+from reference_impls.zoo.corpus import licences, prompts, read_corpus
+from reference_impls.zoo.storage import load_state, save, write
 from reference_impls.zoo.training import fit
 
 VOCABULARY = 2048
 END = "<|endoftext|>"  # token 0: stands before every file, so it begins and ends a text
 DRAFTER = Shape(vocab=VOCABULARY, dim=128, layers=2, heads=4, kv_heads=4, head_dim=32, hidden=352)
+TARGET = dataclasses.replace(DRAFTER, layers=24)
 EXITS = (2, 4, 6, 8, 12, 16, 20)  # after these layers the target can be read out
 EXIT_WEIGHT = 0.3
+BLOCK = 4  # tokens in a block of blockwise parallel decoding
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One stretch of training: the model grows to `layers` and sees steps * batch * length tokens."""
+
+    layers: int
+    steps: int
+    batch: int
+    length: int
+    rates: tuple[float, float]  # of Muon and of AdamW
+    library: int  # how often the standard library stands in the corpus
+    seed: int
+
+
+PHASES = {
+    "drafter": (Phase(2, 10_000, 6, 256, (6e-3, 1e-2), library=2, seed=0),),
+    "target": (
+        Phase(12, 3_800, 6, 256, (4e-3, 5e-3), library=6, seed=1),
+        Phase(24, 3_000, 3, 512, (4e-3, 4e-3), library=6, seed=2),
+    ),
+}
 
 
 def train_tokenizer(texts: list[str]) -> Tokenizer:
@@ -37,10 +70,10 @@ def train_tokenizer(texts: list[str]) -> Tokenizer:
 
 def encode(texts: list[str], tokenizer: Tokenizer) -> Tensor:
     """All texts as one row of token ids [tokens], each text led by the end-of-text token."""
-    rows = []
+    rows: list[Tensor] = []
     for start in range(0, len(texts), 64):
-        for found in tokenizer.encode_batch(texts[start : start + 64]):
-            rows.append(torch.tensor([0, *found.ids], dtype=torch.int32))
+        found = tokenizer.encode_batch(texts[start : start + 64])
+        rows += [torch.tensor([0, *each.ids], dtype=torch.int32) for each in found]
     return torch.cat(rows)
 
 
@@ -80,36 +113,6 @@ def exit_loss(model: LanguageModel, x: Tensor, exit_layer: int) -> Tensor:
     return late + EXIT_WEIGHT * early
 
 
-def train_language_model(
-    model: LanguageModel,
-    data: Tensor,
-    steps: int,
-    *,
-    batch: int = 6,
-    length: int = 256,
-    seed: int = 0,
-    title: str = "language model",
-    exits: bool = False,
-    report: Callable[[int], str] | None = None,
-    every: int = 500,
-    rates: tuple[float, float] = (6e-3, 1e-2),
-) -> list[float]:
-    """Train on random windows; with `exits`, one exit a step is trained along with the last layer."""
-    generator = torch.Generator().manual_seed(seed)
-    depths = [e for e in EXITS if e < model.shape.layers]
-    model.embedding.is_table = True  # type: ignore[attr-defined]
-
-    def loss(step: int) -> Tensor:
-        x = windows(data, batch, length, generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            return exit_loss(model, x, depths[step % len(depths)]) if exits else next_token_loss(model, x)
-
-    return fit(
-        model.parameters(), loss, steps, title=title, report=report, every=every,
-        matrix_rate=rates[0], other_rate=rates[1],
-    )  # fmt: skip
-
-
 @torch.inference_mode()
 def held_out_loss(model: LanguageModel, data: Tensor, *, length: int = 256, exit_layer: int | None = None) -> float:
     """Mean cross-entropy in nats a token over consecutive windows; every window starts without context."""
@@ -123,6 +126,159 @@ def held_out_loss(model: LanguageModel, data: Tensor, *, length: int = 256, exit
     return total / count
 
 
-def bits_per_byte(nats: float, texts: list[str], tokens: int) -> float:
-    """Nats a token as bits a byte of the same texts."""
-    return nats * tokens / (math.log(2) * sum(len(t.encode()) for t in texts))
+def distinct_trigrams(texts: Sequence[Sequence[int]]) -> float:
+    """Share of different 3-grams among all 3-grams of each text, averaged: near 0 for text that loops."""
+    shares = []
+    for text in texts:
+        grams = list(zip(text, text[1:], text[2:], strict=False))
+        shares.append(len(set(grams)) / len(grams))
+    return sum(shares) / len(shares)
+
+
+def quality(model: LanguageModel, tokenizer: Tokenizer, *, tokens: int = 100_000, length: int = 512) -> dict[str, Any]:
+    """Held-out figures: loss by split and by exit, and how varied the text is that the model writes."""
+    splits = read_corpus()
+    del splits["train"]
+    found: dict[str, Any] = {"held_out": {}, "windows": length}
+    for split, texts in splits.items():
+        data = encode(texts, tokenizer)
+        per_byte = len(data) / sum(len(text.encode()) for text in texts)
+        nats = held_out_loss(model, data[:tokens], length=length)
+        bits = nats * per_byte / math.log(2)
+        found["held_out"][split] = {"nats_per_token": round(nats, 4), "bits_per_byte": round(bits, 4)}
+        if split == "library" and model.shape.layers > max(EXITS):
+            exits = {str(e): held_out_loss(model, data[:tokens], length=length, exit_layer=e) for e in EXITS}
+            found["exits_nats_per_token"] = {e: round(loss, 4) for e, loss in exits.items()}
+    for name, temperature in (("greedy", 0.0), ("temperature_0.8", 0.8)):
+        sampler = Sampler(temperature)
+        written = [generate(model, tokenizer.encode(p).ids, 128, sampler=sampler).tokens for p in prompts()[:24]]
+        found.setdefault("distinct_3_grams", {})[name] = round(distinct_trigrams(written), 3)
+    return found
+
+
+def blank(name: str) -> nn.Module:
+    """An untrained model of this family of the zoo."""
+    blanks: dict[str, Callable[[], nn.Module]] = {
+        "drafter": lambda: LanguageModel(DRAFTER),
+        "target": lambda: LanguageModel(TARGET),
+        "block-heads": lambda: BlockHeads(TARGET, BLOCK),
+        "exit-classifier": lambda: ExitClassifier(TARGET),
+    }
+    return blanks[name]()
+
+
+def train(name: str, *, folder: Path, steps: int | None = None, seed: int = 0) -> dict[str, Any]:
+    """Train and store one model of this family; what it stands on must be in `folder` already."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if name in PHASES:
+            return train_stack(name, folder, steps, seed)
+        return train_part(name, folder, steps or PART_STEPS[name], seed)
+
+
+def train_stack(name: str, folder: Path, steps: int | None, seed: int) -> dict[str, Any]:
+    """The drafter from nothing, or the target grown from the drafter."""
+    if name == "drafter":
+        tokenizer = train_tokenizer(read_corpus()["train"])
+        write(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
+        model = LanguageModel(DRAFTER)
+        silence(model, range(DRAFTER.layers))
+    else:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        model = LanguageModel(DRAFTER)
+        model.load_state_dict(load_state("drafter", folder=folder))
+    for phase in PHASES[name]:
+        data = encode(read_corpus(phase.library)["train"], tokenizer)
+        if phase.layers > model.shape.layers:
+            model = grow(model, phase.layers)
+        train_language_model(
+            model, data, dataclasses.replace(phase, steps=steps or phase.steps, seed=phase.seed + seed)
+        )
+    recipe = {
+        "phases": [dataclasses.asdict(phase) for phase in PHASES[name]],
+        "exits": list(EXITS) if name == "target" else [],
+        "exit_weight": EXIT_WEIGHT,
+        "seed": seed,
+        "shape": dataclasses.asdict(model.shape),
+    }
+    corpus = {"what": "Python source of the standard library and of installed packages", "licences": licences()}
+    return save(name, model, folder=folder, recipe=recipe, corpus=corpus, quality=quality(model.eval(), tokenizer))
+
+
+def train_language_model(
+    model: LanguageModel, data: Tensor, phase: Phase, *, report: Callable[[int], str] | None = None, every: int = 500
+) -> list[float]:
+    """Train on random windows of data [tokens]; a model deep enough trains one exit a step along with its last layer."""
+    generator = torch.Generator().manual_seed(phase.seed)
+    depths = [e for e in EXITS if e < model.shape.layers]
+    model.embedding.is_table = True  # type: ignore[attr-defined]
+
+    def loss(step: int) -> Tensor:
+        x = windows(data, phase.batch, phase.length, generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            return exit_loss(model, x, depths[step % len(depths)]) if depths else next_token_loss(model, x)
+
+    matrix_rate, other_rate = phase.rates
+    return fit(
+        model.parameters(), loss, phase.steps, matrix_rate=matrix_rate, other_rate=other_rate,
+        title=f"{model.shape.layers} layers", report=report, every=every,
+    )  # fmt: skip
+
+
+PART_STEPS = {"block-heads": 1_500, "exit-classifier": 300}
+
+
+def train_part(name: str, folder: Path, steps: int, seed: int) -> dict[str, Any]:
+    """Modules trained on the frozen target: the heads of blockwise decoding, the exit classifier of CALM."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    target = LanguageModel(TARGET)
+    target.load_state_dict(load_state("target", folder=folder))
+    target.requires_grad_(requires_grad=False)
+    texts = read_corpus(library=6)
+    data, held_out = encode(texts["train"], tokenizer), encode(texts["library"], tokenizer)[:60_000].long()
+    generator = torch.Generator().manual_seed(seed)
+    part = blank(name)
+
+    def loss(step: int) -> Tensor:
+        x = windows(data, 6, 256, generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            if isinstance(part, BlockHeads):
+                return blockwise_parallel_decoding.loss(target, part, x, step % (part.k - 1))
+            assert isinstance(part, ExitClassifier)
+            return calm.classifier_loss(target, part, x, EXITS)
+
+    fit(part.parameters(), loss, steps, title=name, matrix_rate=4e-3, other_rate=4e-3)
+    measure = head_accuracy if isinstance(part, BlockHeads) else probe_accuracy
+    recipe = {"steps": steps, "batch": 6, "length": 256, "seed": seed, "on": "target"}
+    return save(name, part, folder=folder, recipe=recipe, quality=measure(target, part, held_out))
+
+
+@torch.inference_mode()
+def head_accuracy(target: LanguageModel, heads: nn.Module, data: Tensor, length: int = 256) -> dict[str, Any]:
+    """How often each head's argmax is the held-out token that far ahead."""
+    rows = data[: len(data) // length * length].view(-1, length)
+    hits: dict[str, list[float]] = {}
+    for x in rows.split(16):
+        features = heads(target.run(target.embed(x)))
+        for i, feature in enumerate(features):
+            right = target.logits(feature)[:, : -i - 2].argmax(-1) == x[:, i + 2 :]
+            hits.setdefault(f"{i + 2} ahead", []).append(float(right.float().mean()))
+    return {"held_out_top_1": {name: round(sum(found) / len(found), 4) for name, found in hits.items()}}
+
+
+@torch.inference_mode()
+def probe_accuracy(target: LanguageModel, probe: nn.Module, data: Tensor, length: int = 256) -> dict[str, Any]:
+    """How often the probe is right about whether an exit agrees with the last layer, and how often they agree."""
+    rows = data[: len(data) // length * length].view(-1, length)[:64]
+    states, x = [], target.embed(rows)
+    for start, stop in zip([0, *EXITS], [*EXITS, target.shape.layers], strict=True):
+        x = target.run(x, layers=range(start, stop))
+        states.append(x)
+    final = target.logits(x).argmax(-1)
+    found: dict[str, Any] = {"held_out_agreement": {}, "held_out_probe_accuracy": {}}
+    for depth, state in zip(EXITS, states, strict=False):
+        agrees = target.logits(state).argmax(-1) == final
+        right = probe(state).argmax(-1).bool() == agrees
+        found["held_out_agreement"][str(depth)] = round(float(agrees.float().mean()), 4)
+        found["held_out_probe_accuracy"][str(depth)] = round(float(right.float().mean()), 4)
+    return found

@@ -16,7 +16,9 @@ def schedule(step: int, steps: int, warm_up: int = 50, decay: float = 0.5) -> fl
     return min(1.0, (step + 1) / warm_up, (steps - step) / (decay * steps))
 
 
-def optimisers(parameters: Iterable[nn.Parameter], matrix_rate: float, other_rate: float) -> list[torch.optim.Optimizer]:
+def optimisers(
+    parameters: Iterable[nn.Parameter], matrix_rate: float, other_rate: float
+) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al., 2024) for the inner matrices, AdamW for embeddings, norms and biases.
 
     Embeddings are told apart by a mark that their owner sets: `parameter.is_table = True`.
@@ -27,9 +29,7 @@ def optimisers(parameters: Iterable[nn.Parameter], matrix_rate: float, other_rat
             groups[p.dim() == 2 and not getattr(p, "is_table", False)].append(p)
     found: list[torch.optim.Optimizer] = []
     if groups[True]:
-        found.append(
-            torch.optim.Muon(groups[True], lr=matrix_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
-        )
+        found.append(torch.optim.Muon(groups[True], lr=matrix_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"))
     if groups[False]:
         found.append(torch.optim.AdamW(groups[False], lr=other_rate, betas=(0.9, 0.95), weight_decay=0.0))
     return found
@@ -65,7 +65,7 @@ def fit(
             value = loss(step)
             if not math.isfinite(value.item()):
                 raise FloatingPointError(f"the loss of {title} is {value.item()} at step {step}: lower the rates")
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             for optimiser in groups:
                 optimiser.step()
             course.append(value.item())

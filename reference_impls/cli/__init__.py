@@ -1,0 +1,36 @@
+"""`accelgen`: browse, copy, cite, run and prove the methods from the command line.
+
+One module for each group of commands. What is slow to import (torch, mkdocs) is imported by the command that needs it,
+so that `accelgen list` answers at once.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from reference_impls.cli import catalogue, measuring, proofs, running, site, zoo
+from reference_impls.cli.errors import OneSentence
+
+app = typer.Typer(
+    cls=OneSentence,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Accelerated text generation: a taxonomy, and a proved reference implementation for every technique.",
+)
+for command in (
+    catalogue.list_methods,
+    catalogue.show,
+    catalogue.cite,
+    catalogue.copy,
+    running.run,
+    proofs.verify,
+    catalogue.validate,
+    catalogue.export,
+    measuring.bench,
+    measuring.trace,
+):
+    app.command(command.__name__.removesuffix("_methods"), context_settings=running.CONTEXT.get(command.__name__))(command)
+app.add_typer(zoo.app, name="zoo")
+app.add_typer(site.app, name="docs")

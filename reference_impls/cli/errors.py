@@ -1,0 +1,42 @@
+"""The one place where an error of the input becomes a sentence on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from reference_impls.knowledge.loading import TaxonomyError
+
+
+class OneSentence(TyperGroup):
+    """The root of all commands. What the project raises on bad input is shown without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; bad input ends it with exit code 2, everything else passes through."""
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort, typer.TyperException):
+            raise
+        except Exception as error:
+            sentence = explain(error)
+            if sentence is None:
+                raise
+            typer.echo(f"accelgen: {sentence}", err=True)
+            raise typer.Exit(2) from None
+
+
+def explain(error: Exception) -> str | None:
+    """The sentence for the user; None for a bug of ours, and for a pipe whose reader has left."""
+    if isinstance(error, OSError):
+        if error.errno == errno.EPIPE:
+            return None
+        reason = (error.strerror or type(error).__name__).lower()
+        return f"{error.filename}: {reason}" if error.filename else reason
+    if isinstance(error, TaxonomyError | ValueError | FloatingPointError):
+        return str(error)
+    from reference_impls.zoo.errors import ZooError  # late: its package imports torch
+
+    return str(error) if isinstance(error, ZooError) else None

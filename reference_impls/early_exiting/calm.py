@@ -1,0 +1,217 @@
+r"""CALM: each token leaves the stack of layers as soon as the model is confident enough.
+
+Confident Adaptive Language Modeling. Tal Schuster, Adam Fisch, Jai Gupta, Mostafa Dehghani, Dara Bahri, Vinh Q. Tran,
+Yi Tay, Donald Metzler. NeurIPS 2022. https://arxiv.org/abs/2207.07061
+
+Idea
+----
+Most tokens are easy. If every layer can be read out by the shared head, a token may exit at the first layer whose
+confidence reaches a threshold $\lambda$, and the layers above are saved. How low $\lambda$ may be is not guessed but
+calibrated, so that the quality of whole sequences is guaranteed with high probability.
+
+Algorithm
+---------
+1. *Layers*: for a new token run the layers up to the next exit; its hidden state is $h$.
+2. *Exit*: leave at the first exit with confidence $c \ge \lambda_t$. Three measures: softmax response (the gap between
+   the two largest probabilities), hidden-state saturation (the cosine between $h$ and the previous exit's state), or a
+   trained classifier's probability that this layer already agrees with the last.
+3. Early mistakes spread furthest, so the threshold may decay: $\lambda_t = 0.9\,\lambda + 0.1\,\lambda\,
+   e^{-\tau t / N}$ at token $t$ of at most $N$.
+4. *Commit*: draw the token from the law read at the exit. Skipped layers get keys and values computed from $h$, as if
+   it had passed them unchanged, so that later tokens can attend there.
+5. *Calibrate* (Learn then Test): for thresholds $\lambda_1 > \lambda_2 > \dots$ test on $n$ prompts whether the mean
+   loss is above $\delta$; walk down while the p-value is at most $\varepsilon$; the last threshold that passed is used.
+
+Guarantee
+---------
+Lossy for a single token; exact when no exit is confident enough, as with `threshold` above 1. With a calibrated
+threshold, $P(E[\mathrm{loss}] \le \delta) \ge 1 - \varepsilon$ over the draw of the calibration prompts, for any loss in
+$[0, 1]$ between the early and the full text, as long as new prompts come from the same source. Testing in a fixed order
+needs no correction for many thresholds, because the walk stops at the first failure.
+
+Differences from the paper
+--------------------------
+1. The paper's model is an encoder-decoder; here a decoder-only model reads the prompt with all its layers, and with it
+   gives the first token.
+2. The zoo's target was trained with one random exit a step instead of the weighted sum over all layers (`loss`).
+3. Exits stand at chosen layers, not at every one.
+4. The official code propagates the output of the first segment to the skipped layers; the paper, and this file,
+   propagate the state of the exit layer.
+
+Example:
+-------
+>>> from reference_impls import zoo
+>>> from reference_impls.core.sampling import Sampler
+>>> from reference_impls.early_exiting.calm import calibrate, example, generate
+>>> prompt = zoo.encode("def read_lines(path):")
+>>> result = generate(prompt=prompt, limit=24, sampler=Sampler(temperature=0), **example())
+>>> len(result.tokens), result.mean_layers < 24
+(24, True)
+>>> calibrate([0.9, 0.7, 0.5], [[0.0] * 40, [0.1] * 40, [0.4] * 40], delta=0.3, epsilon=0.05)
+0.7
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reference_impls.core.generation import Generation, Step
+from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.sampling import Sampler
+
+Measure = Literal["softmax", "saturation", "classifier"]
+
+
+class ExitClassifier(nn.Module):
+    """A linear probe: does the state of this layer already give the token that the last layer will give?"""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(shape.dim, eps=shape.eps)
+        self.linear = nn.Linear(shape.dim, 2)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Logits [..., 2] of (no, yes) for hidden states [..., dim]."""
+        logits: Tensor = self.linear(self.norm(hidden))
+        return logits
+
+
+@torch.inference_mode()
+def generate(
+    target: LanguageModel,
+    prompt: Sequence[int],
+    limit: int,
+    *,
+    sampler: Sampler,
+    exits: Sequence[int],
+    threshold: float = 0.9,
+    measure: Measure = "softmax",
+    classifier: ExitClassifier | None = None,
+    decay: float | None = None,
+    eos: int | None = None,
+) -> Generation:
+    """Generate up to `limit` tokens after `prompt`; a token may leave after any of the layers `exits`.
+
+    `decay` is tau of the decaying threshold; None keeps it constant. Raises ValueError for exits outside the model, and
+    for a classifier that is asked for and not given.
+    """
+    check_options(target, exits, measure, classifier)
+    result, tokens, cache = Generation(), list(prompt), target.new_cache()
+    depth = target.shape.layers
+    go_on = limit > 0
+    while go_on:
+        x = target.embed(tokens[len(cache) :])
+        least = threshold_at(threshold, len(result.tokens), limit, decay)
+        # Layers: the prompt runs through all; a new token climbs from exit to exit.
+        stops = [depth] if not result.tokens else [*exits, depth]
+        done, previous = 0, None
+        for stop in stops:
+            x = target.run(x, cache, layers=range(done, stop))
+            done = stop
+            # Exit: at the first state that is confident enough; asking costs one copy from the device.
+            if stop < depth and confidence(target, x, previous, measure, classifier) >= least:
+                break
+            previous = x
+        # Commit: read the token off the exit; the layers above get their keys and values from the exit's state.
+        target.fill(x, cache, layers=range(done, depth))
+        emitted = [int(sampler.draw(sampler.probs(target.logits(x[-1]))))]
+        tokens += emitted
+        go_on = result.add(Step(emitted, layers=[done]), limit, eos)
+    return result
+
+
+def check_options(
+    target: LanguageModel, exits: Sequence[int], measure: Measure, classifier: ExitClassifier | None
+) -> None:
+    """One clear sentence for options that cannot work."""
+    depth = target.shape.layers
+    if list(exits) != sorted(set(exits)) or any(not 0 < e < depth for e in exits):
+        raise ValueError(f"exits are {list(exits)}; they must be increasing layers between 1 and {depth - 1}")
+    if measure not in ("softmax", "saturation", "classifier"):
+        raise ValueError(f"measure is {measure!r}; it must be 'softmax', 'saturation' or 'classifier'")
+    if measure == "classifier" and classifier is None:
+        raise ValueError("measure is 'classifier' but no classifier is given: pass classifier=ExitClassifier(...)")
+
+
+def confidence(
+    target: LanguageModel, x: Tensor, previous: Tensor | None, measure: Measure, classifier: ExitClassifier | None
+) -> float:
+    """How sure the state x [1, dim] is of its token, in [0, 1] (for saturation in [-1, 1])."""
+    if measure == "softmax":
+        best, second = target.logits(x[-1]).softmax(-1).topk(2).values.tolist()
+        return float(best - second)
+    if measure == "saturation":  # undefined at the first exit
+        return -math.inf if previous is None else float(F.cosine_similarity(x[-1], previous[-1], dim=-1))
+    assert classifier is not None
+    return float(classifier(x[-1]).softmax(-1)[1])
+
+
+def threshold_at(threshold: float, t: int, longest: int, decay: float | None) -> float:
+    """The threshold of token t (from 0) of at most `longest`, decaying by a tenth with rate `decay`."""
+    return threshold if decay is None else threshold * (0.9 + 0.1 * math.exp(-decay * t / longest))
+
+
+def loss(target: LanguageModel, tokens: Tensor) -> Tensor:
+    """Next-token cross-entropy of every layer of tokens [batch, n], weighted by the layer's number."""
+    x, total, depth = target.embed(tokens[:, :-1]), torch.zeros((), device=tokens.device), target.shape.layers
+    for layer in range(depth):
+        x = target.run(x, layers=range(layer, layer + 1))
+        each = F.cross_entropy(target.logits(x).float().flatten(0, 1), tokens[:, 1:].flatten())
+        total = total + (layer + 1) * each
+    return total / (depth * (depth + 1) / 2)
+
+
+def classifier_loss(target: LanguageModel, classifier: ExitClassifier, tokens: Tensor, exits: Sequence[int]) -> Tensor:
+    """Class-balanced cross-entropy of "this exit's argmax equals the last layer's", averaged over the exits."""
+    with torch.no_grad():
+        x, states = target.embed(tokens), []
+        for start, stop in zip([0, *exits], [*exits, target.shape.layers], strict=True):
+            x = target.run(x, layers=range(start, stop))
+            states.append(x)
+        best = [target.logits(state).argmax(-1).flatten() for state in states]
+    losses = []
+    for state, early in zip(states, best[:-1], strict=False):
+        agrees = (early == best[-1]).long()
+        share = torch.bincount(agrees, minlength=2).clamp(min=1) / agrees.numel()
+        losses.append(F.cross_entropy(classifier(state).flatten(0, 1), agrees, weight=0.5 / share))
+    return torch.stack(losses).mean()
+
+
+def p_value(mean: float, n: int, delta: float) -> float:
+    """Chance of a mean loss this low over n prompts if the true mean were delta (Hoeffding-Bentkus bound)."""
+    if mean >= delta:
+        return 1.0
+    divergence = (1 - mean) * math.log((1 - mean) / (1 - delta)) + (mean * math.log(mean / delta) if mean else 0.0)
+    most = math.ceil(n * mean - 1e-9)
+    binomial = sum(math.comb(n, i) * delta**i * (1 - delta) ** (n - i) for i in range(most + 1))
+    return min(math.exp(-n * divergence), math.e * binomial, 1.0)
+
+
+def calibrate(
+    thresholds: Sequence[float], losses: Sequence[Sequence[float]], *, delta: float, epsilon: float
+) -> float | None:
+    """The lowest threshold that fixed-sequence testing allows, or None if not even the first passes.
+
+    `thresholds` descend; `losses[j]` holds the losses in [0, 1] of n prompts at threshold j.
+    """
+    if list(thresholds) != sorted(thresholds, reverse=True) or not 0 < delta < 1 or not 0 < epsilon < 1:
+        raise ValueError("thresholds must descend, and delta and epsilon must lie between 0 and 1")
+    chosen = None
+    for threshold, row in zip(thresholds, losses, strict=True):
+        if p_value(sum(row) / len(row), len(row), delta) > epsilon:
+            break
+        chosen = threshold
+    return chosen
+
+
+def example() -> dict[str, Any]:
+    """Models and options of the example run, shared by tests, page and benchmark."""
+    from reference_impls import zoo
+
+    return {"target": zoo.load("target"), "exits": (2, 4, 6, 8, 12, 16, 20), "threshold": 0.9}

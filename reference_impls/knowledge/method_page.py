@@ -1,0 +1,304 @@
+"""The page of one method. Every section with nothing to say is left out, so a planned method has a short page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from reference_impls.knowledge import trace_html
+from reference_impls.knowledge.docstring import Docstring, parse
+from reference_impls.knowledge.exports import method_bibtex, page_bibtex
+from reference_impls.knowledge.markdown import (
+    badge,
+    bullets,
+    collapsible,
+    fence,
+    front_matter,
+    indent,
+    join,
+    note,
+    section,
+    table,
+)
+from reference_impls.knowledge.results import Results
+from reference_impls.knowledge.suites import suites_of
+from reference_impls.knowledge.taxonomy import FigureStatus, Guarantee, Method, Need, Paper, Taxonomy
+
+GUARANTEES = {
+    Guarantee.EXACT_DISTRIBUTION: (
+        "Exact distribution",
+        "the text has exactly the law of the target, also when sampling",
+    ),
+    Guarantee.EXACT_GREEDY: ("Exact greedy", "at temperature 0 the text is the target's own, token for token"),
+    Guarantee.LOSSY: ("Lossy", "the text may differ from the target's; the page says how much and why"),
+    Guarantee.NOT_APPLICABLE: ("Not applicable", "there is no autoregressive target to compare with"),
+}
+NEEDS = {
+    Need.DRAFTER: ("a drafter", "a separate, smaller model"),
+    Need.TRAINED_HEADS: ("trained heads", "extra modules trained on the target"),
+    Need.TARGET_TRAINING: ("target training", "the target itself is trained or fine-tuned for it"),
+    Need.EXITS: ("exits", "a target that can be read out after several layers"),
+    Need.DATASTORE: ("a datastore", "text to retrieve from"),
+    Need.TREE_ATTENTION: ("tree attention", "attention with a mask of one's own"),
+    Need.CALIBRATION: ("calibration", "held-out prompts to set a threshold"),
+    Need.DISTILLED_DATA: ("distilled data", "outputs of a teacher to train on"),
+    Need.LENGTH_PREDICTION: ("length prediction", "the length of the output is guessed first"),
+    Need.SEQUENCE_TO_SEQUENCE: ("sequence-to-sequence model", "an encoder and a decoder"),
+    Need.TARGET_ONLY: ("the target only", "nothing beside the model that generates"),
+}
+FIGURE_STATUS = {
+    FigureStatus.SEEN: "read at the source",
+    FigureStatus.SECONDARY: "second-hand",
+    FigureStatus.THIRD_PARTY: "measured by others",
+}
+
+
+def method_page(method: Method, taxonomy: Taxonomy, results: Results) -> str:
+    """The Markdown of docs/methods/<id>.md."""
+    source = results.sources.get(method.id, "")
+    text = parse(source) if source else Docstring("", {})
+    said = text.sections
+    trace = results.traces.get(method.id)
+    return join(
+        [
+            _head(method, text),
+            f"# {method.name}",
+            f'<p class="lead">{text.summary}</p>' if text.summary else _planned(method, taxonomy),
+            _facts(method, taxonomy),
+            section("Idea", said.get("Idea", "")),
+            section("Algorithm", said.get("Algorithm", "")),
+            section("Guarantee", method.guarantee_reason, said.get("Guarantee", ""), _proofs(method)),
+            section("Why it works", method.principle or ""),
+            section("When to use it, and when not", _when(method)),
+            section(
+                "Source", _source(method, source, results.bundles.get(method.id, "")), attributes="data-search-exclude"
+            ),
+            section("Run it", _example(method, said.get("Example", ""))),
+            section("A real run", _trace(trace)),
+            section("Measured here", measured(method.id, results.bench)),
+            section("Reported by others", _reported(method)),
+            section("In inference engines", _production(method)),
+            section("Differences from the paper", said.get("Differences from the paper", "")),
+            section("Lineage", _lineage(method, taxonomy)),
+            section("Notes", bullets(method.notes)),
+            section("Cite", _cite(method, taxonomy)),
+            section("Sources", bullets(f"<{url}>" for url in method.sources)),
+        ]
+    )
+
+
+def _head(method: Method, text: Docstring) -> str:
+    names = [GUARANTEES[method.guarantee][0], *(NEEDS[need][0] for need in method.needs)]
+    return front_matter(
+        title=method.name,
+        description=text.summary or f"{method.paper.title} ({method.paper.year})",
+        tags=[name.removeprefix("a ").removeprefix("the ").capitalize() for name in names],
+        status="proved" if method.is_implemented else None,
+    )
+
+
+def _planned(method: Method, taxonomy: Taxonomy) -> str:
+    branch = next(s for s in taxonomy.category(method.category).subcategories if s.id == method.subcategory)
+    body = (
+        f"{method.name} has its place in the taxonomy, under *{branch.name}*, and no reference implementation so far. "
+        "What this page says comes from the sources that it names."
+    )
+    return note("Not implemented yet", body, "planned")
+
+
+# ---- facts ------------------------------------------------------------------------------------------------------
+
+
+def paper_links(paper: Paper) -> str:
+    """Links to arXiv and DOI, or to the paper's own address."""
+    links = [f"[arXiv:{paper.arxiv}](https://arxiv.org/abs/{paper.arxiv})"] if paper.arxiv else []
+    links += [f"[doi:{paper.doi}](https://doi.org/{paper.doi})"] if paper.doi else []
+    if not any(paper.url.rstrip("/") in link for link in links):
+        links.append(f"[{paper.url.split('/')[2].removeprefix('www.')}]({paper.url})")
+    return " · ".join(links)
+
+
+def guarantee_badge(method: Method, *, link: str = "") -> str:
+    """The badge of the method's guarantee, linked to what it means."""
+    label = badge(GUARANTEES[method.guarantee][0], method.guarantee.value)
+    return f"[{label}]({link})" if link else label
+
+
+def status_badge(method: Method) -> str:
+    """Implemented and proved, or planned."""
+    return badge("Proved" if method.is_implemented else "Planned", method.implementation.status.value)
+
+
+def _facts(method: Method, taxonomy: Taxonomy) -> str:
+    paper, category = method.paper, taxonomy.category(method.category)
+    branch = next(s.name for s in category.subcategories if s.id == method.subcategory)
+    facts = {
+        "Paper": f"*{paper.title}*",
+        "Authors": ", ".join(paper.authors),
+        "Published": f"{paper.venue}, {paper.year}" if str(paper.year) not in paper.venue else paper.venue,
+        "Links": paper_links(paper),
+        "Family": f"[{category.name}](../categories/{category.id}.md) › {branch}",
+        "Guarantee": guarantee_badge(method, link="../taxonomy.md#guarantees"),
+        "Needs": ", ".join(NEEDS[need][0] for need in method.needs),
+        "Trained": method.trained,
+        "Official code": _code(method),
+        "Status": f"{status_badge(method)} {_status(method)}",
+        "In the survey": "yes" if method.in_survey else "no, added since",
+    }
+    rows = "\n\n".join(f"{name}\n:   {indent(value, 4).lstrip()}" for name, value in facts.items())
+    return f'<div class="facts" markdown>\n\n{rows}\n\n</div>'
+
+
+def _code(method: Method) -> str:
+    if not method.code:
+        return "none known"
+    items = []
+    for code in method.code:
+        name = code.url.removeprefix("https://").removeprefix("github.com/").rstrip("/")
+        licence = "no licence stated" if code.licence == "none stated" else code.licence
+        items.append(f"[{name}]({code.url}) ({licence}{'; ' + code.note if code.note else ''})")
+    return "; ".join(items)
+
+
+def _status(method: Method) -> str:
+    if not method.is_implemented:
+        return "no reference implementation yet"
+    return f"as `{method.module}`"
+
+
+# ---- what is claimed ----------------------------------------------------------------------------------------------
+
+
+def _proofs(method: Method) -> str:
+    if not method.is_implemented:
+        return ""
+    skipped = method.implementation.skip
+    rows = []
+    for suite in suites_of(method):
+        claim = f"Does not apply: {skipped[suite.id]}" if suite.id in skipped else suite.claim
+        rows.append((f"[{suite.title}](../proofs.md#{suite.id})", claim))
+    return "The tests that prove it, on every change:\n\n" + table(("Suite", "What it shows"), rows)
+
+
+def _when(method: Method) -> str:
+    lists = {
+        "Use it when": method.when_to_use,
+        "Look elsewhere when": method.when_not,
+        "Advantages": method.advantages,
+        "Limitations": method.limitations,
+    }
+    cards = [f"<div markdown>\n\n**{title}**\n\n{bullets(items)}\n\n</div>" for title, items in lists.items() if items]
+    return '<div class="pair" markdown>\n\n' + "\n\n".join(cards) + "\n\n</div>" if cards else ""
+
+
+# ---- code and runs ------------------------------------------------------------------------------------------------
+
+
+def _source(method: Method, source: str, bundle: str) -> str:
+    if not source:
+        return ""
+    path = method.module.replace(".", "/") + ".py"
+    boxes = [collapsible(f"The method, as it stands in the project: {path}", fence(source, "python"))]
+    lead = "The method imports `torch` and this project's [core](../api/core.md), nothing else."
+    if bundle:
+        lead += (
+            " To use it elsewhere, take the one file below: the method and exactly those core definitions that it uses."
+            f" [Download {method.id}.py](../downloads/{method.id}.py){{ .download download }} or run"
+            f" `accelgen copy {method.id}`."
+        )
+        boxes.append(collapsible("Copy as one file: runs alone, needs only torch", fence(bundle, "python")))
+    return "\n\n".join([lead, *boxes])
+
+
+def _example(method: Method, example: str) -> str:
+    if not example:
+        return ""
+    command = f"accelgen run {method.id} --limit 48\naccelgen verify {method.id}"
+    return "\n\n".join(
+        [
+            "This session is a doctest: the test suite runs it and compares the output.",
+            fence(example, "pycon"),
+            "On the command line, with the text in colours, and the proofs:",
+            fence(command, "bash"),
+        ]
+    )
+
+
+def _trace(trace: dict[str, Any] | None) -> str:
+    if not trace:
+        return ""
+    runs = trace_html.render(trace)
+    lead = (
+        "Recorded from the code above on the [zoo's models](../zoo.md) with a fixed prompt and seed; a test records it"
+        f" again and compares. [The data as JSON](../downloads/traces/{trace['id']}.json)."
+    )
+    if len(runs) == 1:
+        return f"{lead}\n\n{runs[0][1]}"
+    return lead + "\n\n" + "\n\n".join(f'=== "{title}"\n\n{indent(html, 4)}' for title, html in runs)
+
+
+# ---- figures ------------------------------------------------------------------------------------------------------
+
+
+def measured(id: str, bench: dict[str, Any] | None) -> str:
+    """The method's rows of the benchmark."""
+    rows = [row for row in (bench or {}).get("rows", []) if row.get("id") == id]
+    if not rows or not bench:
+        return ""
+    return f"{figures_table(rows)}\n\nSetup, machine and command: [the benchmark](../measured.md)."
+
+
+def figures_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Benchmark rows as a table; columns in the order in which they appear, ids left out."""
+    columns = [c for c in dict.fromkeys(name for row in rows for name in row) if c != "id"]
+    return table([c.replace("_", " ") for c in columns], [[_figure(row.get(c)) for c in columns] for row in rows])
+
+
+def _figure(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)
+
+
+def _reported(method: Method) -> str:
+    rows = [(r.figure, r.setup, f"[{r.place}]({r.url})", FIGURE_STATUS[r.status]) for r in method.reported]
+    figures = table(("Figure", "Setup", "Where", "How it reached us"), rows)
+    return f"None of these figures is ours.\n\n{figures}" if figures else ""
+
+
+def _production(method: Method) -> str:
+    rows = [
+        (f"[{p.engine}]({p.url})", f"`{p.switch}`" if " " not in p.switch else p.switch, p.version)
+        for p in method.production
+    ]
+    return table(("Engine", "How to turn it on", "Read in version"), rows)
+
+
+# ---- the rest -----------------------------------------------------------------------------------------------------
+
+
+def _lineage(method: Method, taxonomy: Taxonomy) -> str:
+    parents = [taxonomy.method(id) for id in method.builds_on]
+    children = [m for m in taxonomy.methods if method.id in m.builds_on]
+    lines = [
+        f"{title}: " + ", ".join(f"[{m.name}]({m.id}.md) ({m.paper.year})" for m in related) + "."
+        for title, related in (("Builds on", parents), ("Extended by", children))
+        if related
+    ]
+    later = f"What later work made of it:\n\n{bullets(method.advancements)}" if method.advancements else ""
+    return "\n\n".join(filter(None, ["\n\n".join(lines), later]))
+
+
+def _cite(method: Method, taxonomy: Taxonomy) -> str:
+    page = page_bibtex(method, taxonomy)
+    return "\n\n".join(
+        [
+            f'=== "The paper"\n\n{indent(fence(method_bibtex(method), "bibtex"), 4)}',
+            f'=== "This page"\n\n{indent(fence(page, "bibtex"), 4)}',
+        ]
+    )

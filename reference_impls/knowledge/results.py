@@ -1,0 +1,68 @@
+"""What the pages show beside the taxonomy: sources, recorded runs, measurements, held-out figures."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reference_impls.knowledge.taxonomy import Taxonomy
+
+PACKAGE = Path(__file__).resolve().parents[1]
+RESULTS = PACKAGE / "knowledge" / "results"
+TRACES = RESULTS / "traces"
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything is plain text or plain data; what does not exist yet is empty."""
+
+    taxonomy_file: str = ""  # taxonomy.yaml as it is
+    sources: Mapping[str, str] = field(default_factory=dict)  # method id -> source of its module
+    bundles: Mapping[str, str] = field(default_factory=dict)  # method id -> the same as one file that runs alone
+    traces: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # method id -> what `traces.record` gave
+    bench: dict[str, Any] | None = None
+    zoo: dict[str, Any] | None = None  # the manifest of the trained models
+    modules: Mapping[str, list[str]] = field(default_factory=dict)  # package -> its modules, for the API pages
+
+
+def read_results(taxonomy: Taxonomy, taxonomy_file: Path) -> Results:
+    """Read what exists. Imports no torch, so the site builds without it."""
+    implemented = [m for m in taxonomy.methods if m.is_implemented]
+    return Results(
+        taxonomy_file=taxonomy_file.read_text(encoding="utf-8"),
+        sources={m.id: _source(m.module) for m in implemented},
+        bundles={m.id: _bundle(m.id) for m in implemented},
+        traces={m.id: data for m in implemented if (data := read_json(TRACES / f"{m.id}.json"))},
+        bench=read_json(RESULTS / "bench.json"),
+        zoo=read_json(PACKAGE / "zoo" / "weights" / "manifest.json"),
+        modules={package: _modules(package) for package in ("core", "testing", "knowledge")},
+    )
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None if there is no file."""
+    if not path.is_file():
+        return None
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return data
+
+
+def _source(module: str) -> str:
+    return PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py").read_text(encoding="utf-8")
+
+
+def _bundle(id: str) -> str:
+    if importlib.util.find_spec("reference_impls.knowledge.bundle") is None:
+        return ""
+    from reference_impls.knowledge.bundle import bundle
+
+    return bundle(id)
+
+
+def _modules(package: str) -> list[str]:
+    found = sorted(path.stem for path in (PACKAGE / package).glob("*.py") if not path.stem.startswith("_"))
+    return [f"reference_impls.{package}.{name}" for name in found]

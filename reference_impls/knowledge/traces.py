@@ -1,0 +1,94 @@
+"""Records the run that a method's page shows: the example's models, a fixed prompt, fixed seeds."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reference_impls.knowledge.loading import load_taxonomy
+from reference_impls.knowledge.results import TRACES
+
+if TYPE_CHECKING:
+    from reference_impls.core.generation import Generation
+
+LIMIT = 48
+RUNS = {"Greedy": 0.0, "Temperature 0.8": 0.8}  # title of a run -> temperature; the seed is 0
+
+
+def record(id: str) -> dict[str, Any]:
+    """Run the method's `example` on the zoo and describe the runs as plain data.
+
+    The data hold the text of every token that occurs (`pieces`), the number of layers of the model (`depth`), the mask
+    token of a parallel decoder (`mask`), and for each run its prompt, its steps as `Generation.to_dict` gives them, the
+    kinds of its tokens and its summary figures. Raises ValueError for a method without implementation.
+    """
+    method = load_taxonomy().method(id)
+    if not method.is_implemented:
+        raise ValueError(f"{id} is not implemented yet, so there is no run to record")
+    module = importlib.import_module(method.module)
+    options = module.example()
+    if "model" in options:
+        return _sequence_to_sequence(id, module, options)
+    return _language_model(id, module, options)
+
+
+def write_traces(ids: Iterable[str], folder: Path = TRACES) -> list[Path]:
+    """Record each method and write `folder`/<id>.json, each file whole or not at all."""
+    return [write_json(folder / f"{id}.json", record(id)) for id in ids]
+
+
+def write_json(path: Path, data: dict[str, Any]) -> Path:
+    """Write plain data to a file that is replaced only when the new one is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+        json.dump(data, file, ensure_ascii=False, indent=1)
+        file.write("\n")
+    Path(file.name).chmod(0o644)
+    os.replace(file.name, path)
+    return path
+
+
+def _language_model(id: str, module: Any, options: dict[str, Any]) -> dict[str, Any]:
+    from reference_impls import zoo
+    from reference_impls.core.sampling import Sampler
+
+    prompt = zoo.encode(zoo.prompts()[0])
+    runs = []
+    for title, temperature in RUNS.items():
+        sampler = Sampler(temperature, seed=0)
+        result = module.generate(prompt=prompt, limit=LIMIT, sampler=sampler, **options)
+        runs.append(_run(title, prompt, result, temperature=temperature, seed=0))
+    return _trace(id, runs, zoo.pieces, depth=options["target"].shape.layers)
+
+
+def _sequence_to_sequence(id: str, module: Any, options: dict[str, Any]) -> dict[str, Any]:
+    from reference_impls.zoo import translation
+
+    source = translation.example_source()
+    result = module.generate(source=source, **options)
+    mask = getattr(options["model"], "mask_id", None)
+    return _trace(id, [_run("Translation", source, result)], translation.pieces, mask=mask)
+
+
+def _run(title: str, prompt: list[int], result: Generation, **settings: float) -> dict[str, Any]:
+    figures = ("passes", "draft_passes", "tokens_per_pass", "acceptance", "mean_layers")
+    return {
+        "title": title,
+        "settings": settings,
+        "prompt": list(prompt),
+        **result.to_dict(),
+        "kinds": result.kinds,
+        "figures": {"tokens": len(result.tokens)} | {name: getattr(result, name) for name in figures},
+    }
+
+
+def _trace(id: str, runs: list[dict[str, Any]], pieces: Any, **facts: int | None) -> dict[str, Any]:
+    used = {token for run in runs for token in [*run["prompt"], *run["tokens"]]}
+    used |= {token for run in runs for step in run["steps"] for token in [*step["drafted"], *step["canvas"]]}
+    texts = {str(token): text for token, text in zip(sorted(used), pieces(sorted(used)), strict=True)}
+    return {"id": id, **facts, "pieces": texts, "runs": runs}

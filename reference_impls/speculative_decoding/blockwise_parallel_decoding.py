@@ -1,0 +1,152 @@
+r"""Blockwise Parallel Decoding: extra heads propose a block, the model's own head checks it in the same pass.
+
+Blockwise Parallel Decoding for Deep Autoregressive Models. Mitchell Stern, Noam Shazeer, Jakob Uszkoreit. NeurIPS 2018.
+https://arxiv.org/abs/1811.03115
+
+Idea
+----
+Train $k - 1$ cheap heads beside the model's own: from one position they predict the tokens two, three, … places ahead.
+Their guesses are checked by the model's own head, which scores all of them in one pass. Checking and proposing share the
+network, so the pass that checks one block also holds the features from which the heads propose the next.
+
+Algorithm
+---------
+1. *Verify*: run the target once over the newest token and the proposal $x_1, \dots, x_{k-1}$; its own head gives
+   $p_1, \dots, p_k$. Draw $y_i \sim p_i$; at temperature 0 this is $y_i = \arg\max p_i$.
+2. Keep the longest prefix with $x_i = y_i$. The token $y$ after it is the model's own and is emitted in any case, so
+   every pass yields between 1 and $k$ tokens.
+3. *Draft*: at the position that gave this last token, head $i$ turns the hidden state $h$ into
+   $h + \mathrm{FFN}_i(h)$, read out by the shared vocabulary projection; the argmax of each head is the next proposal.
+4. *Commit*: append the tokens; the cache forgets the rejected part of the proposal.
+
+Guarantee
+---------
+Exact greedy: at temperature 0 each token is the argmax of the frozen target given the tokens before it. Because a guess
+is only ever kept when it equals the model's own draw, sampling keeps the target's law as well.
+The approximate rules are lossy on purpose: `top` $> 1$ keeps a guess among the `top` likeliest tokens, and
+`minimum` $> 1$ keeps that many tokens a step unseen.
+
+Differences from the paper
+--------------------------
+1. The model is frozen and its own head is head 1, so the reference is the original model. The paper also passes head 1
+   through the new layer and reports its best block sizes with a fine-tuned model and distilled data.
+2. The paper decodes greedily; drawing $y_i$ extends the same rule to sampling.
+3. Rejected tokens are cropped from a key-value cache; the paper's decoder is a Transformer, its checks are the same.
+4. The distance-based acceptance for ordinal outputs such as pixel intensities has no meaning for text and is left out.
+
+Example:
+-------
+>>> from reference_impls import zoo
+>>> from reference_impls.core.sampling import Sampler
+>>> from reference_impls.speculative_decoding.blockwise_parallel_decoding import example, generate
+>>> prompt = zoo.encode("def read_lines(path):")
+>>> result = generate(prompt=prompt, limit=24, sampler=Sampler(temperature=0), **example())
+>>> len(result.tokens), result.passes < 24
+(24, True)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reference_impls.core.generation import Generation, Step
+from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.sampling import Sampler
+
+
+class BlockHeads(nn.Module):
+    """Heads 2 to k: slices of one wide feed-forward layer, each added to the hidden state."""
+
+    def __init__(self, shape: Shape, k: int = 4, hidden: int | None = None) -> None:
+        super().__init__()
+        if k < 2:
+            raise ValueError(f"k is {k}; a block needs the model's own head and at least one more, so k >= 2")
+        hidden = hidden or 4 * shape.dim
+        self.k = k
+        self.norm = nn.RMSNorm(shape.dim, eps=shape.eps)
+        self.up = nn.Parameter(torch.randn(k - 1, shape.dim, hidden) * shape.dim**-0.5)
+        self.down = nn.Parameter(torch.zeros(k - 1, hidden, shape.dim))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Features [k - 1, ..., dim] of all heads for hidden states [..., dim], ready for the target's readout."""
+        return torch.stack([self.head(hidden, i) for i in range(self.k - 1)])
+
+    def head(self, hidden: Tensor, i: int) -> Tensor:
+        """Features [..., dim] of the head that looks i + 2 tokens ahead."""
+        return hidden + F.relu(self.norm(hidden) @ self.up[i]) @ self.down[i]
+
+
+@torch.inference_mode()
+def generate(
+    target: LanguageModel,
+    prompt: Sequence[int],
+    limit: int,
+    *,
+    heads: BlockHeads,
+    sampler: Sampler,
+    top: int = 1,
+    minimum: int = 1,
+    eos: int | None = None,
+) -> Generation:
+    """Generate up to `limit` tokens after `prompt`, up to `heads.k` in each pass of the target.
+
+    `top` and `minimum` relax the acceptance; their defaults of 1 are exact. Raises ValueError below 1 and
+    for a `minimum` above k.
+    """
+    if top < 1 or not 1 <= minimum <= heads.k:
+        raise ValueError(
+            f"top is {top} and minimum is {minimum}; needed are top >= 1 and 1 <= minimum <= k = {heads.k}"
+        )
+    result, tokens, cache = Generation(), list(prompt), target.new_cache()
+    proposal: list[int] = []
+    go_on = limit > 0
+    while go_on:
+        # Verify: one pass over the newest token and the proposal; the model draws its own token at each place.
+        unseen = tokens[len(cache) :]
+        hidden = target.run(target.embed([*unseen, *proposal]), cache)[-len(proposal) - 1 :]  # [proposal + 1, dim]
+        p = sampler.probs(target.logits(hidden))  # [proposal + 1, vocab]
+        drawn = sampler.draw(p)
+        kept = count_kept(proposal, drawn, p, top, minimum)
+        # Draft: the heads look ahead from the place of the last token kept. One copy brings all results to the host.
+        ahead = target.logits(heads(hidden[kept])).argmax(-1)  # [k - 1]
+        count, extra, *guesses = torch.cat((kept[None], drawn[kept][None], ahead)).tolist()
+        # Commit: the kept part of the proposal and the model's own token after it.
+        emitted = [*proposal[:count], extra]
+        tokens += emitted
+        cache.crop(len(tokens) - 1)
+        go_on = result.add(Step(emitted, proposal, kept=count), limit, eos)
+        proposal = guesses
+    return result
+
+
+def count_kept(proposal: Sequence[int], drawn: Tensor, p: Tensor, top: int, minimum: int) -> Tensor:
+    """How many proposed tokens are kept, a number on the device: the longest prefix that passes the acceptance rule."""
+    guess = torch.tensor(proposal, device=drawn.device, dtype=torch.long)
+    passes = guess == drawn[:-1]
+    if top > 1 and proposal:
+        passes |= (p[:-1].topk(min(top, p.shape[-1])).indices == guess[:, None]).any(-1)
+    passes[: minimum - 1] = True
+    return passes.cumprod(0).sum()
+
+
+def loss(target: LanguageModel, heads: BlockHeads, tokens: Tensor, i: int) -> Tensor:
+    """Cross-entropy of head i against the token i + 2 places ahead, for tokens [batch, n]; the target is frozen.
+
+    The paper saves memory by drawing i uniformly for each batch instead of summing over the heads.
+    """
+    with torch.no_grad():
+        hidden = target.run(target.embed(tokens[:, : -i - 2]))
+    logits = target.logits(heads.head(hidden, i))
+    return F.cross_entropy(logits.float().flatten(0, 1), tokens[:, i + 2 :].flatten())
+
+
+def example() -> dict[str, Any]:
+    """Models and options of the example run, shared by tests, page and benchmark."""
+    from reference_impls import zoo
+
+    return {"target": zoo.load("target"), "heads": zoo.load("block-heads")}

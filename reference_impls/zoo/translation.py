@@ -1,0 +1,226 @@
+"""The zoo's translation models: an autoregressive and a masked one for each of the two toy tasks."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import random
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from reference_impls.core.cache import Cache
+from reference_impls.core.model import Shape
+from reference_impls.core.seq2seq import EncoderDecoder
+from reference_impls.non_autoregressive import mask_predict
+from reference_impls.non_autoregressive.mask_predict import ConditionalMaskedModel
+from reference_impls.zoo.storage import WEIGHTS, load_state, manifest, save, update_manifest
+from reference_impls.zoo.tasks import END, HELD_OUT, MASK, PAD, Example, Frh, Task, clean, task
+from reference_impls.zoo.training import fit
+
+Pair = tuple[list[int], list[int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a model is trained. With a `teacher` its targets are the teacher's greedy translations (distillation)."""
+
+    task: str
+    masked: bool
+    steps: int
+    pairs: int
+    batch: int = 32
+    teacher: str | None = None
+    matrix_rate: float = 6e-3
+    other_rate: float = 1e-2
+    seed: int = 0
+
+
+RECIPES = {
+    "translation-ar": Recipe("lite", masked=False, steps=2000, pairs=60_000),
+    "translation-masked": Recipe("lite", masked=True, steps=6000, pairs=24_000, teacher="translation-ar"),
+    "spelling-ar": Recipe("frh", masked=False, steps=2000, pairs=60_000),
+    "spelling-masked": Recipe("frh", masked=True, steps=4000, pairs=60_000),
+}
+
+READINGS: dict[str, dict[str, Any]] = {  # the ways in which a masked model is measured
+    "iterations 1": {"iterations": 1, "candidates": 1},
+    "iterations 4": {"iterations": 4, "candidates": 1},
+    "iterations 10": {"iterations": 10, "candidates": 1},
+    "iterations 10, 3 lengths": {"iterations": 10, "candidates": 3},
+    "iterations 10, 3 lengths, length_weight 1": {"iterations": 10, "candidates": 3, "length_weight": 1.0},
+}
+
+
+def blank(name: str) -> EncoderDecoder:
+    """An untrained model of the right shape."""
+    recipe = RECIPES[name]
+    own = task(recipe.task)
+    shape = Shape(vocab=len(own.vocabulary), dim=128, layers=2, heads=4, kv_heads=4, head_dim=32, hidden=352)
+    if recipe.masked:
+        return ConditionalMaskedModel(shape, own.longest, pad=PAD, mask_id=MASK)
+    return EncoderDecoder(shape, own.longest)
+
+
+def padded(rows: list[list[int]]) -> Tensor:
+    """Rows of token ids as one tensor [batch, longest of them]."""
+    width = max(map(len, rows))
+    return torch.tensor([row + [PAD] * (width - len(row)) for row in rows])
+
+
+def batches(pairs: list[Pair], size: int, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """Random batches of sources and targets without end; pairs of about the same length come together."""
+    chance = random.Random(seed)
+    while True:
+        pairs = chance.sample(pairs, len(pairs))
+        for start in range(0, len(pairs), 50 * size):
+            near = sorted(pairs[start : start + 50 * size], key=lambda pair: (len(pair[1]), len(pair[0])))
+            groups = [near[i : i + size] for i in range(0, len(near), size)]
+            for group in chance.sample(groups, len(groups)):
+                yield padded([source for source, _ in group]), padded([target for _, target in group])
+
+
+def autoregressive_loss(model: EncoderDecoder, source: Tensor, target: Tensor) -> Tensor:
+    """Mean cross-entropy in nats of each target token and the end, given the ones before it."""
+    shifted = F.pad(target, (1, 0), value=END)  # the decoder starts from END
+    wanted = F.pad(target, (0, 1), value=PAD)
+    wanted[torch.arange(len(target)), (target != PAD).sum(-1)] = END
+    logits = model.logits(model.decode(shifted, model.encode(source, source != PAD)))
+    return F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=PAD)
+
+
+class BatchCache(Cache):
+    """A cache for many canvases of equal length: the batch hides among the heads."""
+
+    def __init__(self, model: EncoderDecoder, batch: int) -> None:
+        shape = model.shape
+        super().__init__(shape.layers, batch * shape.kv_heads, shape.head_dim, model.embedding.dtype, model.device)
+        self.batch = batch
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store new keys and values [batch, kv_heads, new, head_dim]; return all of the layer's."""
+        k, v = super().append(layer, k.flatten(0, 1), v.flatten(0, 1))
+        return k.unflatten(0, (self.batch, -1)), v.unflatten(0, (self.batch, -1))
+
+
+@torch.inference_mode()
+def translate_all(model: EncoderDecoder, sources: list[list[int]], limit: int, batch: int = 256) -> list[list[int]]:
+    """Greedy autoregressive translations of many sources; those of about the same length go together."""
+    found: dict[int, list[int]] = {}
+    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        source = padded([sources[i] for i in rows])
+        memory, cache = model.encode(source, source != PAD), BatchCache(model, len(rows))
+        token = torch.full((len(rows), 1), END)
+        tokens = token[:, :0]
+        while tokens.shape[1] < limit and not (tokens == END).any(1).all():
+            token = model.logits(model.decode(token, memory, cache)).argmax(-1)
+            tokens = torch.cat((tokens, token), 1)
+        found.update(zip(rows, map(clean, tokens.tolist()), strict=True))
+    return [found[i] for i in range(len(sources))]
+
+
+def training_pairs(recipe: Recipe, teacher: EncoderDecoder | None = None) -> list[Pair]:
+    """The pairs that a recipe learns from: raw ones, or the sources with the teacher's translations."""
+    own = task(recipe.task)
+    pairs = own.pairs(recipe.pairs, seed=recipe.seed)
+    if teacher is None:
+        return pairs
+    sources = [source for source, _ in pairs]
+    return list(zip(sources, translate_all(teacher, sources, own.longest), strict=True))
+
+
+def learn(name: str, recipe: Recipe, pairs: list[Pair]) -> EncoderDecoder:
+    """Train the model `name` on `pairs`, with a progress bar; round its weights as they will be stored."""
+    torch.manual_seed(recipe.seed)
+    model = blank(name)
+    for key, parameter in model.named_parameters():
+        parameter.is_table = key in {"embedding", "positions", "lengths.table"}  # type: ignore[attr-defined]
+    data = batches(pairs, recipe.batch, recipe.seed)
+    generator = torch.Generator().manual_seed(recipe.seed)
+
+    def loss(_: int) -> Tensor:
+        source, target = next(data)
+        if isinstance(model, ConditionalMaskedModel):
+            return mask_predict.loss(model, source, target, generator=generator)
+        return autoregressive_loss(model, source, target)
+
+    fit(
+        model.parameters(), loss, recipe.steps, title=name,
+        matrix_rate=recipe.matrix_rate, other_rate=recipe.other_rate,
+    )  # fmt: skip
+    return model.half().float().eval()
+
+
+def train(name: str, *, folder: Path = WEIGHTS, steps: int | None = None, seed: int = 0) -> dict[str, Any]:
+    """Train a model, store it with its facts in `folder`, and return the manifest entry.
+
+    Raises ZooError where the recipe needs a teacher that is not in `folder`.
+    """
+    recipe = RECIPES[name]
+    recipe = dataclasses.replace(recipe, steps=steps or recipe.steps, seed=seed)
+    teacher = load(recipe.teacher, folder=folder) if recipe.teacher else None
+    model = learn(name, recipe, training_pairs(recipe, teacher))
+    corpus = {
+        "task": recipe.task,
+        "split": f"a source is held out if its SHA-256 says so, one in {HELD_OUT}",
+        "number words": f"num2words {importlib.metadata.version('num2words')} (LGPL, a dependency, not included)",
+    }
+    if recipe.teacher:
+        corpus["teacher"] = f"{recipe.teacher}, SHA-256 {manifest(folder)[recipe.teacher]['sha256']}"
+    facts = {"recipe": dataclasses.asdict(recipe), "quality": measure(name, model), "corpus": corpus}
+    return save(name, model, folder=folder, **facts)
+
+
+def load(name: str, *, folder: Path = WEIGHTS) -> EncoderDecoder:
+    """A trained model from `folder`."""
+    model = blank(name)
+    model.load_state_dict(load_state(name, folder=folder))
+    return model.eval()
+
+
+def quality(name: str, *, folder: Path = WEIGHTS, count: int = 1000) -> dict[str, Any]:
+    """The held-out figures of a stored model, measured anew."""
+    return measure(name, load(name, folder=folder), count)
+
+
+def contrast(*, folder: Path = WEIGHTS) -> dict[str, Any]:
+    """What distillation is worth: train `translation-masked` on raw pairs and note the figures beside the model's."""
+    name = "translation-masked"
+    recipe = dataclasses.replace(RECIPES[name], teacher=None)
+    found = measure(name, learn(name, recipe, training_pairs(recipe)))
+    update_manifest(name, {**manifest(folder)[name], "quality_without_distillation": found}, folder=folder)
+    return found
+
+
+@torch.inference_mode()
+def measure(name: str, model: EncoderDecoder, count: int = 1000) -> dict[str, Any]:
+    """Shares of `count` held-out sources, none of them ever trained on; a translation is right or it is not."""
+    own = task(RECIPES[name].task)
+    found = list(islice(own.examples(held_out=True, seed=1), count))
+    sources = [own.encode(example.source) for example in found]
+    if not isinstance(model, ConditionalMaskedModel):
+        return {"n": count, "greedy": verdict(own, found, translate_all(model, sources, own.longest))}
+    report: dict[str, Any] = {"n": count}
+    for label, options in READINGS.items():
+        outputs = [mask_predict.generate(model, source, **options).tokens for source in sources]
+        report[label] = verdict(own, found, outputs)
+    return report
+
+
+def verdict(own: Task, examples: Sequence[Example], outputs: Sequence[Sequence[int]]) -> dict[str, float]:
+    """Shares of outputs that match a reference, that have a reference's length, and (frh) that mix two spellings."""
+    both = list(zip(outputs, examples, strict=True))
+    counts = {
+        "exact_match": sum(own.is_correct(output, example) for output, example in both),
+        "right_length": sum(len(clean(output)) == len(own.encode(example.references[0])) for output, example in both),
+    }
+    if isinstance(own, Frh):
+        counts["mixed"] = sum(own.is_mixed(output, example) for output, example in both)
+    return {key: count / len(both) for key, count in counts.items()}
