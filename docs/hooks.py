@@ -1,4 +1,4 @@
-"""MkDocs calls this before every build, so that `mkdocs serve` and `mkdocs build` need no other command first."""
+"""MkDocs calls this before every build, so that `mkdocs serve` and `mkdocs build` need no other command first."""  # noqa: INP001 - MkDocs loads it by its path
 
 from __future__ import annotations
 

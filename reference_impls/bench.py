@@ -1,4 +1,4 @@
-"""Measures every implemented method on the zoo against autoregressive decoding, in pairs of runs that follow each other.
+"""Measures every implemented method on the zoo against autoregressive decoding, in pairs of successive runs.
 
 A pair decodes one prompt with both, in one process and one thread, in alternating order; a slow moment of the machine
 hits both alike. `speedup` is the baseline's time divided by the method's, over the same number of tokens or the same
@@ -8,7 +8,7 @@ sentence; its median and quartiles are over all pairs. A method gets its rows by
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import importlib
 import importlib.metadata
 import inspect
@@ -43,6 +43,21 @@ Run = Callable[[], Generation]
 
 
 @dataclass(frozen=True)
+class Plan:
+    """How much is measured. Raises ValueError for a number below 1."""
+
+    prompts: int
+    limit: int  # tokens after each prompt
+    repeat: int = 1  # how often each prompt is run, each time with another seed
+    tick: Callable[[str], None] = lambda _: None  # called with a row's title before every pair
+
+    def __post_init__(self) -> None:
+        for name in ("prompts", "limit", "repeat"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+
+@dataclass(frozen=True)
 class Pair:
     """The baseline's run and the method's run of one prompt, with the seconds that each took."""
 
@@ -57,27 +72,19 @@ class Pair:
         return self.baseline_seconds / self.own_seconds
 
 
-def measure(
-    taxonomy: Taxonomy, *, prompts: int, limit: int, repeat: int, tick: Callable[[str], None] = lambda _: None
-) -> Iterator[Row]:
-    """Rows of all implemented methods. `tick` is called with the row's title before every pair.
-
-    Raises ValueError for a setting below 1, and ZooError where a model is missing.
-    """
-    for name, value in (("prompts", prompts), ("limit", limit), ("repeat", repeat)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
+def measure(taxonomy: Taxonomy, plan: Plan) -> Iterator[Row]:
+    """Rows of all implemented methods. Raises ZooError where a model is missing."""
     with one_thread():
         for method in taxonomy.methods:
             if method.is_implemented:
                 rows = translation_rows if is_sequence_to_sequence(method) else language_rows
-                yield from rows(method, prompts, limit, repeat, tick)
+                yield from rows(method, plan)
 
 
-def pairs_of(taxonomy: Taxonomy, *, prompts: int, repeat: int) -> int:
+def pairs_of(taxonomy: Taxonomy, plan: Plan) -> int:
     """How many pairs `measure` will run, for a progress bar."""
     methods = [m for m in taxonomy.methods if m.is_implemented]
-    return prompts * repeat * sum(len(settings_of(m)) for m in methods)
+    return plan.prompts * plan.repeat * sum(len(settings_of(m)) for m in methods)
 
 
 def is_sequence_to_sequence(method: Method) -> bool:
@@ -85,7 +92,7 @@ def is_sequence_to_sequence(method: Method) -> bool:
     return Need.SEQUENCE_TO_SEQUENCE in method.needs
 
 
-def settings_of(method: Method) -> Sequence[float | int | None]:
+def settings_of(method: Method) -> Sequence[float | None]:
     """What is varied: the temperature of a language model, the iterations of a translation, if it has any."""
     if is_sequence_to_sequence(method):
         signature = inspect.signature(importlib.import_module(method.module).generate)
@@ -96,55 +103,48 @@ def settings_of(method: Method) -> Sequence[float | int | None]:
 # ---- language models ----------------------------------------------------------------------------------------------
 
 
-def language_rows(
-    method: Method, prompts: int, limit: int, repeat: int, tick: Callable[[str], None]
-) -> Iterator[Row]:
+def language_rows(method: Method, plan: Plan) -> Iterator[Row]:
     """One row for each temperature: greedy, and 0.8 where the method promises something about sampling."""
     from reference_impls import zoo
 
     module = importlib.import_module(method.module)
     options = module.example()
-    texts = take(zoo.prompts(), prompts, "held-out prompts")
-    tokens = [zoo.encode(text) for text in texts]
+    prompts = [zoo.encode(text) for text in take(zoo.prompts(), plan.prompts, "held-out prompts")]
     for temperature in settings_of(method):
         title = f"{method.id}, {setting_name(temperature)}"
-        pairs = language_pairs(module.generate, options, tokens, limit, float(temperature or 0), repeat, title, tick)
-        greedy = method.guarantee if temperature == 0 else None
-        yield language_row(method.id, temperature, options, tokens, pairs, greedy)
+        pairs = language_pairs(module.generate, options, prompts, float(temperature or 0), plan=plan, title=title)
+        row = language_row(method.id, temperature, options, pairs)
+        if temperature == 0:
+            first = pairs[: len(prompts)]  # further runs of a greedy text add nothing
+            row |= agreement(options["target"], prompts, first, exact=method.guarantee in EXACT)
+        yield row
 
 
 def language_pairs(
     generate: Callable[..., Generation],
     options: dict[str, Any],
     prompts: Sequence[Sequence[int]],
-    limit: int,
     temperature: float,
-    repeat: int,
+    *,
+    plan: Plan,
     title: str = "",
-    tick: Callable[[str], None] = lambda _: None,
 ) -> list[Pair]:
-    """Paired runs of all prompts, `repeat` times, each time with other seeds; one more run of each warms up."""
+    """Paired runs of all prompts, again and again with other seeds."""
+    target, limit = options["target"], plan.limit
 
     def runs(prompt: Sequence[int], seed: int) -> tuple[Run, Run]:
         return (
-            lambda: autoregressive.generate(options["target"], prompt, limit, sampler=Sampler(temperature, seed=seed)),
+            lambda: autoregressive.generate(target, prompt, limit, sampler=Sampler(temperature, seed=seed)),
             lambda: generate(prompt=prompt, limit=limit, sampler=Sampler(temperature, seed=seed), **options),
         )
 
-    return paired([runs(prompt, seed) for seed in range(repeat) for prompt in prompts], title, tick)
+    return paired([runs(prompt, seed) for seed in range(plan.repeat) for prompt in prompts], title, plan.tick)
 
 
-def language_row(
-    id: str,
-    temperature: float | None,
-    options: dict[str, Any],
-    prompts: Sequence[Sequence[int]],
-    pairs: Sequence[Pair],
-    greedy: Guarantee | None,
-) -> Row:
-    """The figures of one method at one temperature; with a guarantee, its greedy texts are compared as well."""
+def language_row(id: str, temperature: float | None, options: dict[str, Any], pairs: Sequence[Pair]) -> Row:
+    """The figures of one method at one temperature."""
     total = merged(pair.own for pair in pairs)
-    row = {
+    return {
         "id": id,
         "setting": ", ".join([setting_name(temperature), *plain_options(options)]),
         "tokens_per_pass": total.tokens_per_pass,
@@ -152,9 +152,6 @@ def language_row(
         "mean_layers": total.mean_layers,
         **spread([pair.speedup for pair in pairs]),
     }
-    if greedy is not None:
-        row |= agreement(options["target"], prompts, pairs[: len(prompts)], exact=greedy in EXACT)
-    return row
 
 
 def agreement(target: LanguageModel, prompts: Sequence[Sequence[int]], pairs: Sequence[Pair], *, exact: bool) -> Row:
@@ -189,16 +186,14 @@ def is_tie(target: LanguageModel, prompt: Sequence[int], pair: Pair) -> bool:
 # ---- sequence to sequence -----------------------------------------------------------------------------------------
 
 
-def translation_rows(
-    method: Method, prompts: int, limit: int, repeat: int, tick: Callable[[str], None]
-) -> Iterator[Row]:
+def translation_rows(method: Method, plan: Plan) -> Iterator[Row]:
     """One row for each number of iterations, on held-out sentences, against the autoregressive translation model."""
     from reference_impls import zoo
     from reference_impls.zoo.tasks import END, task
 
     module = importlib.import_module(method.module)
     options, baseline = module.example(), zoo.load("translation-ar")
-    examples = list(itertools.islice(task("lite").examples(held_out=True), prompts))
+    examples = list(itertools.islice(task("lite").examples(held_out=True), plan.prompts))
     sources = [task("lite").encode(example.source) for example in examples]
 
     def correct(results: Iterator[Generation]) -> float:
@@ -211,11 +206,11 @@ def translation_rows(
 
         def runs(source: list[int], own: dict[str, Any] = own) -> tuple[Run, Run]:
             return (
-                lambda: translate(baseline, source, limit, sampler=Sampler(temperature=0), eos=END),
+                lambda: translate(baseline, source, plan.limit, sampler=Sampler(temperature=0), eos=END),
                 lambda: module.generate(source=source, **own),
             )
 
-        pairs = paired([runs(source) for _ in range(repeat) for source in sources], title, tick)
+        pairs = paired([runs(source) for _ in range(plan.repeat) for source in sources], title, plan.tick)
         total = merged(pair.own for pair in pairs)
         yield {
             "id": method.id,
@@ -267,7 +262,7 @@ def spread(speedups: Sequence[float]) -> Row:
     return {"speedup": ends[1], "speedup_q1": ends[0], "speedup_q3": ends[2], "pairs": len(speedups)}
 
 
-def setting_name(value: float | int | None) -> str:
+def setting_name(value: float | None) -> str:
     """How a varied setting is called."""
     if value is None:
         return ""
@@ -309,7 +304,7 @@ def environment() -> dict[str, Any]:
             "system": f"{platform.system()} {platform.machine()}",
         },
         "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in PACKAGES},
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
     }
 
 

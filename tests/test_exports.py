@@ -126,7 +126,7 @@ def test_specials_are_escaped_and_capitals_protected() -> None:
     for expected in (r"{EAGLE} \& {DistillSpec}: 100\% of \$k\$ C\# to\_do", r"\{x\}", r"with {LLMs}"):
         assert expected in text
     (entry,) = parsed(text).entries
-    assert entry["title"].replace("{EAGLE}", "EAGLE").startswith("EAGLE & {DistillSpec}: 100% of $k$ C# to_do {x}")
+    assert entry["title"] == title.replace("^", "ˆ")  # the decoder's own circumflex
 
 
 def test_a_group_is_one_author() -> None:
@@ -154,7 +154,7 @@ def test_page_entry_cites_this_project_and_its_version(taxonomy: Taxonomy) -> No
     first = taxonomy.methods[0]
     (entry,) = parsed(exports.page_bibtex(first, taxonomy, "https://example.org/x_y/")).entries
     assert (entry.entry_type, entry.key) == ("misc", f"accelerated-generation-{first.id}")
-    assert entry["author"] == "{The accelerated-generation authors}"
+    assert entry["author"] == exports.AUTHORS
     assert f"version {taxonomy.version}" in entry["howpublished"]
     assert entry["url"] == "https://example.org/x_y/"
     (whole,) = parsed(exports.page_bibtex(None, taxonomy)).entries

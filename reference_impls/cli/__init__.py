@@ -31,6 +31,8 @@ for command in (
     measuring.bench,
     measuring.trace,
 ):
-    app.command(command.__name__.removesuffix("_methods"), context_settings=running.CONTEXT.get(command.__name__))(command)
+    app.command(command.__name__.removesuffix("_methods"), context_settings=running.CONTEXT.get(command.__name__))(
+        command
+    )
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(site.app, name="docs")

@@ -37,6 +37,7 @@ def explain(error: Exception) -> str | None:
         return f"{error.filename}: {reason}" if error.filename else reason
     if isinstance(error, TaxonomyError | ValueError | FloatingPointError):
         return str(error)
-    from reference_impls.zoo.errors import ZooError  # late: its package imports torch
+    from reference_impls.testing import KitError  # late: these packages import torch
+    from reference_impls.zoo import ZooError
 
-    return str(error) if isinstance(error, ZooError) else None
+    return str(error) if isinstance(error, KitError | ZooError) else None

@@ -1,4 +1,4 @@
-"""What every command writes with: a console made for the place it writes to, JSON, and files that are whole or absent."""
+"""What every command writes with: a console that fits the place, JSON, and files that are whole or absent."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +30,13 @@ def progress() -> Progress:
     """A bar on stderr, so that it never mixes with results."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Shows on stderr that something is under way, where someone watches."""
+    with Console(stderr=True).status(what):
+        yield
 
 
 def write_json(data: Any) -> None:

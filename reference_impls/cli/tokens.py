@@ -1,4 +1,4 @@
-"""How a `Generation` looks in a terminal: every token in the colour of its kind, or in marks where there are no colours."""
+"""How a `Generation` looks in a terminal: each token in the colour of its kind, or in marks without colours."""
 
 from __future__ import annotations
 

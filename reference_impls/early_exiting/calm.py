@@ -179,8 +179,21 @@ def classifier_loss(target: LanguageModel, classifier: ExitClassifier, tokens: T
     for state, early in zip(states, best[:-1], strict=False):
         agrees = (early == best[-1]).long()
         share = torch.bincount(agrees, minlength=2).clamp(min=1) / agrees.numel()
-        losses.append(F.cross_entropy(classifier(state).flatten(0, 1), agrees, weight=0.5 / share))
+        losses.append(F.cross_entropy(classifier(state).float().flatten(0, 1), agrees, weight=0.5 / share))
     return torch.stack(losses).mean()
+
+
+def textual_loss(early: Sequence[int], full: Sequence[int]) -> float:
+    """How far the early text is from the full one, in [0, 1]: 1 minus the F-measure of their longest common subsequence.
+
+    This is one minus ROUGE-L on tokens; the calibration works with any loss in [0, 1].
+    """
+    row = [0] * (len(full) + 1)
+    for token in early:
+        left = 0
+        for j, other in enumerate(full, start=1):
+            left, row[j] = row[j], left + 1 if token == other else max(row[j], row[j - 1])
+    return 1 - 2 * row[-1] / max(1, len(early) + len(full))
 
 
 def p_value(mean: float, n: int, delta: float) -> float:

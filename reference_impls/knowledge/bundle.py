@@ -31,7 +31,7 @@ _EXAMPLE = re.compile(r'\n\nExample\n-+\n.*?(?=\n?"""$)', re.DOTALL)
 
 
 class Piece(NamedTuple):
-    """A top-level definition: its source with the comments right above it, and the file's own names that it mentions."""
+    """A top-level definition: its source with the comments right above it, and the file's names that it mentions."""
 
     source: str
     names: frozenset[str]

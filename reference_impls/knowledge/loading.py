@@ -75,7 +75,7 @@ def source_line(path: Path | None, id: str, *fields: str | int) -> int:
 def suggestion(name: str, known: Iterable[str]) -> str:
     """How an error about the unknown `name` goes on: the nearest names, or a few known ones, or nothing."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     if near:
         return f"; did you mean {' or '.join(map(repr, near))}?"
     return f"; there is {', '.join(map(repr, known))}" if 0 < len(known) <= 8 else ""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from reference_impls.knowledge import trace_html
@@ -243,26 +242,46 @@ def _trace(trace: dict[str, Any] | None) -> str:
 
 def measured(id: str, bench: dict[str, Any] | None) -> str:
     """The method's rows of the benchmark."""
-    rows = [row for row in (bench or {}).get("rows", []) if row.get("id") == id]
-    if not rows or not bench:
+    rows = [row for row in (bench or {}).get("rows", []) if row["id"] == id]
+    return f"{figures_table(rows)}\n\nSetup, machine and command: [Measured](../measured.md)." if rows else ""
+
+
+def figures_table(rows: Sequence[dict[str, Any]], names: Mapping[str, str] | None = None) -> str:
+    """Benchmark rows as a table, led by the methods' `names` if given; columns without a value are left out."""
+    columns = [(title, [show(row) for row in rows]) for title, show in COLUMNS.items()]
+    if names is not None:
+        columns.insert(0, ("Method", [names.get(row["id"], row["id"]) for row in rows]))
+    filled = [(title, cells) for title, cells in columns if any(cells)]
+    return table([title for title, _ in filled], zip(*([c or "–" for c in cells] for _, cells in filled), strict=True))
+
+
+def _number(key: str, style: str) -> Callable[[dict[str, Any]], str]:
+    """A formatter of one figure that gives nothing where the row does not have it."""
+    return lambda row: format(row[key], style) if row.get(key) is not None else ""
+
+
+def _time_ratio(row: dict[str, Any]) -> str:
+    return "{speedup:.2f} ({speedup_q1:.2f}–{speedup_q3:.2f})".format(**row) if "speedup" in row else ""
+
+
+def _equal_texts(row: dict[str, Any]) -> str:
+    if "texts" not in row:
         return ""
-    return f"{figures_table(rows)}\n\nSetup, machine and command: [the benchmark](../measured.md)."
+    ties = row.get("rounding_ties")
+    return f"{row['identical_texts']} of {row['texts']}" + (f"; {ties} differ by a rounding tie" if ties else "")
 
 
-def figures_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Benchmark rows as a table; columns in the order in which they appear, ids left out."""
-    columns = [c for c in dict.fromkeys(name for row in rows for name in row) if c != "id"]
-    return table([c.replace("_", " ") for c in columns], [[_figure(row.get(c)) for c in columns] for row in rows])
-
-
-def _figure(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return json.dumps(value) if isinstance(value, dict | list) else str(value)
+COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "Setting": lambda row: str(row.get("setting", "")),
+    "Tokens per pass": _number("tokens_per_pass", ".2f"),
+    "Passes a sentence": _number("passes_per_sentence", ".1f"),
+    "Guesses kept": _number("acceptance", ".0%"),
+    "Layers a token": _number("mean_layers", ".1f"),
+    "Time ratio (quartiles)": _time_ratio,
+    "Texts equal to plain greedy decoding": _equal_texts,
+    "Right sentences": _number("exact_match", ".1%"),
+    "Right, autoregressive": _number("exact_match_autoregressive", ".1%"),
+}
 
 
 def _reported(method: Method) -> str:
@@ -283,7 +302,7 @@ def _production(method: Method) -> str:
 
 
 def _lineage(method: Method, taxonomy: Taxonomy) -> str:
-    parents = [taxonomy.method(id) for id in method.builds_on]
+    parents = [taxonomy.method(parent) for parent in method.builds_on]
     children = [m for m in taxonomy.methods if method.id in m.builds_on]
     lines = [
         f"{title}: " + ", ".join(f"[{m.name}]({m.id}.md) ({m.paper.year})" for m in related) + "."

@@ -92,8 +92,8 @@ def _authors(method: Method) -> str:
 def _index(taxonomy: Taxonomy) -> str:
     done = sum(m.is_implemented for m in taxonomy.methods)
     lead = (
-        f"{len(taxonomy.methods)} techniques in {len(taxonomy.categories)} families; {done} have a reference implementation"
-        " whose claims are proved by tests. The others are described and wait for theirs."
+        f"{len(taxonomy.methods)} techniques in {len(taxonomy.categories)} families; {done} have a reference"
+        " implementation whose claims are proved by tests. The others are described and wait for theirs."
     )
     families = [
         section(c.name, f"[What this family is](../categories/{c.id}.md)", method_table(_methods(taxonomy, c.id), ""))
@@ -227,9 +227,18 @@ def _measured(taxonomy: Taxonomy, bench: dict[str, Any] | None) -> str:
         body = "`accelgen bench` measures every implemented method; its results are not in this checkout."
         return note("Not measured yet", body, "planned") + "\n"
     names = {m.id: f"[{m.name}](methods/{m.id}.md)" for m in taxonomy.methods}
-    rows = [{"method": names.get(row["id"], row["id"]), **row} for row in bench.get("rows", [])]
+    rows = bench["rows"]
+    language = [row for row in rows if "exact_match" not in row]
+    translation = [row for row in rows if "exact_match" in row]
     setup = {key: value for key, value in bench.items() if key != "rows"}
-    return join([figures_table(rows), "### Setup", _nested(setup)])
+    return join(
+        [
+            "Time ratio: plain decoding's time divided by the method's, median and quartiles over pairs of runs.",
+            section("Continuing a text", figures_table(language, names)),
+            section("Translating a sentence", figures_table(translation, names)),
+            section("Setup", _nested(setup)),
+        ]
+    )
 
 
 def _vocabulary() -> str:
@@ -286,5 +295,7 @@ def _downloads(taxonomy: Taxonomy, results: Results) -> dict[str, str]:
     }
     found |= {f"{c.id}.bib": to_bibtex(taxonomy, [c.id]) for c in taxonomy.categories}
     found |= {f"{m.id}.bib": method_bibtex(m) for m in taxonomy.methods}
-    found |= {f"{id}.py": text for id, text in results.bundles.items() if text}
-    return found | {f"traces/{id}.json": json.dumps(data, ensure_ascii=False) for id, data in results.traces.items()}
+    found |= {f"{name}.py": text for name, text in results.bundles.items() if text}
+    return found | {
+        f"traces/{name}.json": json.dumps(data, ensure_ascii=False) for name, data in results.traces.items()
+    }

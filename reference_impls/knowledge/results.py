@@ -14,6 +14,9 @@ from reference_impls.knowledge.taxonomy import Taxonomy
 PACKAGE = Path(__file__).resolve().parents[1]
 RESULTS = PACKAGE / "knowledge" / "results"
 TRACES = RESULTS / "traces"
+KNOWLEDGE = [  # its public modules; the others make the pages
+    f"reference_impls.knowledge.{name}" for name in ("taxonomy", "loading", "exports", "bundle", "pages", "publish")
+]
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def read_results(taxonomy: Taxonomy, taxonomy_file: Path) -> Results:
         traces={m.id: data for m in implemented if (data := read_json(TRACES / f"{m.id}.json"))},
         bench=read_json(RESULTS / "bench.json"),
         zoo=read_json(PACKAGE / "zoo" / "weights" / "manifest.json"),
-        modules={package: _modules(package) for package in ("core", "testing", "knowledge")},
+        modules={"core": _modules("core"), "testing": _modules("testing"), "knowledge": KNOWLEDGE},
     )
 
 

@@ -1,18 +1,16 @@
-"""Which proofs a method owes: its fields in the taxonomy select them."""
+"""Which proofs a method owes: its fields in the taxonomy select them. Plain data, so that a page needs no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reference_impls.knowledge.taxonomy import Guarantee, Method
-
-EXACT = (Guarantee.EXACT_DISTRIBUTION, Guarantee.EXACT_GREEDY)
+from reference_impls.knowledge.taxonomy import Guarantee, Method, Need
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A set of tests that proves one claim."""
+    """A set of checks that proves one claim."""
 
     id: str
     title: str
@@ -20,46 +18,51 @@ class Suite:
     applies: Callable[[Method], bool]
 
 
+def _translates(method: Method) -> bool:
+    return Need.SEQUENCE_TO_SEQUENCE in method.needs
+
+
 SUITES = (
     Suite(
         "exact-law",
         "Exact law",
-        "The law of the whole output, found by enumerating every outcome of every random choice, equals that of "
+        "The law of the whole output, found by following every outcome of every random choice, equals that of "
         "autoregressive decoding: total variation below 1e-6.",
-        lambda m: m.guarantee is Guarantee.EXACT_DISTRIBUTION,
+        lambda m: m.guarantee is Guarantee.EXACT_DISTRIBUTION and not _translates(m),
     ),
     Suite(
         "greedy-identity",
         "Greedy identity",
         "At temperature 0 the output equals greedy autoregressive decoding, token for token, with a random, a noisy "
         "and a perfect drafter.",
-        lambda m: m.guarantee in EXACT,
-    ),
-    Suite(
-        "accounting",
-        "Accounting",
-        "The trace adds up to the tokens, the passes it claims were made, limits and end of text are kept, weights and "
-        "the global random state stay untouched, and the same seed gives the same text.",
-        lambda _: True,
+        lambda m: m.guarantee in (Guarantee.EXACT_DISTRIBUTION, Guarantee.EXACT_GREEDY) and not _translates(m),
     ),
     Suite(
         "early-exit",
         "Early exit",
         "With the threshold at its end every layer runs and the output is the full model's; no token uses more layers "
         "than there are.",
-        lambda m: m.category == "early-exiting",
+        lambda m: m.guarantee is Guarantee.LOSSY and m.category == "early-exiting" and not _translates(m),
     ),
     Suite(
-        "parallel-decoding",
+        "accounting",
+        "Accounting",
+        "The trace adds up to the tokens, the passes it claims were made, limits and end of text are kept, weights and "
+        "the global random state stay untouched, and the same seed gives the same text.",
+        lambda m: not _translates(m),
+    ),
+    Suite(
+        "options",
+        "Options",
+        "An option that cannot work is refused with one clear sentence.",
+        lambda m: not _translates(m),
+    ),
+    Suite(
+        "non-autoregressive",
         "Parallel decoding",
-        "The number of passes is the one claimed, and no mask is left in the output.",
-        lambda m: m.category == "non-autoregressive",
-    ),
-    Suite(
-        "runs-alone",
-        "Runs alone",
-        "The copied file runs in a fresh process without this project and gives the same tokens.",
-        lambda _: True,
+        "The number of passes is the one claimed, no mask is left in the output, and the loss and its dynamic "
+        "programmes equal brute force on small cases.",
+        _translates,
     ),
 )
 

@@ -30,11 +30,11 @@ def _run(run: dict[str, Any], trace: dict[str, Any]) -> str:
     steps, pieces = run["steps"], trace["pieces"]
     depth = trace.get("depth")
     if any(step["canvas"] for step in steps):
-        body = [_legend(["masked", "changed"]), _prompt_line(run, pieces), _canvases(steps, trace)]
+        body = [_legend(["masked", "changed"]), _text(run, trace, shown=[]), _canvases(steps, trace)]
     elif depth and any(step["layers"] for step in steps):
-        body = [_legend(["depth"]), _text(run, pieces, depth), _depths(steps, depth)]
+        body = [_legend(["depth"]), _text(run, trace, steps, depth), _depths(steps, depth)]
     else:
-        body = [_legend(list(dict.fromkeys(run["kinds"]))), _text(run, pieces, None), _step_table(steps, pieces)]
+        body = [_legend(list(dict.fromkeys(run["kinds"]))), _text(run, trace, steps), _step_table(steps, pieces)]
     caption = f"<figcaption>{escape(summary(run))}</figcaption>"
     return f'<figure class="trace" data-search-exclude>{caption}{"".join(body)}</figure>'
 
@@ -79,19 +79,11 @@ def _legend(kinds: Iterable[str]) -> str:
     return f'<ul class="trace__legend">{items}</ul>'
 
 
-def _prompt(run: dict[str, Any], pieces: dict[str, str]) -> str:
-    text = "".join(pieces[str(token)] for token in run["prompt"])
-    return f'<span class="t__prompt" title="prompt">{_piece(text)}</span>'
-
-
-def _prompt_line(run: dict[str, Any], pieces: dict[str, str]) -> str:
-    return f'<div class="trace__text">{_prompt(run, pieces)}</div>'
-
-
-def _text(run: dict[str, Any], pieces: dict[str, str], depth: int | None) -> str:
-    """The prompt and the generated text, token by token."""
-    spans, kinds = [], iter(run["kinds"])
-    for number, step in enumerate(run["steps"], 1):
+def _text(run: dict[str, Any], trace: dict[str, Any], shown: list[dict[str, Any]], depth: int | None = None) -> str:
+    """The prompt, and token by token what the steps `shown` emitted."""
+    pieces, spans, kinds = trace["pieces"], [], iter(run["kinds"])
+    prompt = trace["separator"].join(pieces[str(token)] for token in run["prompt"])
+    for number, step in enumerate(shown, 1):
         layers = step["layers"] if depth else []
         for i, token in enumerate(step["emitted"]):
             kind, piece = next(kinds), pieces[str(token)]
@@ -100,7 +92,8 @@ def _text(run: dict[str, Any], pieces: dict[str, str], depth: int | None) -> str
                 spans.append(_token(piece, "depth", f"{layers[i]} of {depth} layers", style=style))
             else:
                 spans.append(_token(piece, kind, f"step {number}: {LEGEND[kind]}"))
-    return f'<div class="trace__text" tabindex="0">{_prompt(run, pieces)}{"".join(spans)}</div>'
+    head = f'<span class="t__prompt" title="prompt">{_piece(prompt)}</span>'
+    return f'<div class="trace__text" tabindex="0">{head}{"".join(spans)}</div>'
 
 
 def kept_nodes(step: dict[str, Any]) -> set[int]:
@@ -142,8 +135,8 @@ def _depths(steps: list[dict[str, Any]], depth: int) -> str:
     counts = Counter(layers for step in steps for layers in step["layers"])
     most = max(counts.values())
     rows = "".join(
-        f'<tr><td>{layers} of {depth}</td><td>{n}</td><td class="trace__bar"><span style="--share:{n / most:.0%}"></span>'
-        "</td></tr>"
+        f"<tr><td>{layers} of {depth}</td><td>{n}</td>"
+        f'<td class="trace__bar"><span style="--share:{n / most:.0%}"></span></td></tr>'
         for layers, n in sorted(counts.items())
     )
     head = "<tr><th>layers</th><th>tokens</th><th></th></tr>"
@@ -152,7 +145,8 @@ def _depths(steps: list[dict[str, Any]], depth: int) -> str:
 
 def _canvases(steps: list[dict[str, Any]], trace: dict[str, Any]) -> str:
     """One row for each pass of a parallel decoder."""
-    rows, before = [], []
+    rows: list[str] = []
+    before: list[int] = []
     for number, step in enumerate((s for s in steps if s["canvas"]), 1):
         spans = []
         for i, token in enumerate(step["canvas"]):

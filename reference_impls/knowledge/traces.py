@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
-import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from reference_impls.knowledge.loading import load_taxonomy
@@ -17,15 +18,17 @@ if TYPE_CHECKING:
     from reference_impls.core.generation import Generation
 
 LIMIT = 48
+SENTENCES = 2  # for a method that translates
 RUNS = {"Greedy": 0.0, "Temperature 0.8": 0.8}  # title of a run -> temperature; the seed is 0
 
 
 def record(id: str) -> dict[str, Any]:
     """Run the method's `example` on the zoo and describe the runs as plain data.
 
-    The data hold the text of every token that occurs (`pieces`), the number of layers of the model (`depth`), the mask
-    token of a parallel decoder (`mask`), and for each run its prompt, its steps as `Generation.to_dict` gives them, the
-    kinds of its tokens and its summary figures. Raises ValueError for a method without implementation.
+    The data hold the text of every token that occurs (`pieces`) and what stands between two tokens (`separator`), the
+    number of layers (`depth`) or the mask token (`mask`) of the model, and for each run its prompt, its tokens and
+    steps as `Generation.to_dict` gives them, the kinds of its tokens and its summary figures.
+    Raises ValueError for a method without implementation.
     """
     method = load_taxonomy().method(id)
     if not method.is_implemented:
@@ -39,40 +42,44 @@ def record(id: str) -> dict[str, Any]:
 
 def write_traces(ids: Iterable[str], folder: Path = TRACES) -> list[Path]:
     """Record each method and write `folder`/<id>.json, each file whole or not at all."""
-    return [write_json(folder / f"{id}.json", record(id)) for id in ids]
+    return [write_json(folder / f"{name}.json", record(name)) for name in ids]
 
 
 def write_json(path: Path, data: dict[str, Any]) -> Path:
     """Write plain data to a file that is replaced only when the new one is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        json.dump(data, file, ensure_ascii=False, indent=1)
+        json.dump(data, file, ensure_ascii=False)
         file.write("\n")
     Path(file.name).chmod(0o644)
-    os.replace(file.name, path)
-    return path
+    return Path(file.name).replace(path)
 
 
-def _language_model(id: str, module: Any, options: dict[str, Any]) -> dict[str, Any]:
+def _language_model(id: str, module: ModuleType, options: dict[str, Any]) -> dict[str, Any]:
     from reference_impls import zoo
     from reference_impls.core.sampling import Sampler
 
     prompt = zoo.encode(zoo.prompts()[0])
     runs = []
     for title, temperature in RUNS.items():
-        sampler = Sampler(temperature, seed=0)
-        result = module.generate(prompt=prompt, limit=LIMIT, sampler=sampler, **options)
+        result = module.generate(prompt=prompt, limit=LIMIT, sampler=Sampler(temperature, seed=0), **options)
         runs.append(_run(title, prompt, result, temperature=temperature, seed=0))
-    return _trace(id, runs, zoo.pieces, depth=options["target"].shape.layers)
+    pieces = {str(token): zoo.decode([token]) for token in _tokens(runs)}
+    return {"id": id, "separator": "", "depth": options["target"].shape.layers, "pieces": pieces, "runs": runs}
 
 
-def _sequence_to_sequence(id: str, module: Any, options: dict[str, Any]) -> dict[str, Any]:
-    from reference_impls.zoo import translation
+def _sequence_to_sequence(id: str, module: ModuleType, options: dict[str, Any]) -> dict[str, Any]:
+    from reference_impls.zoo.tasks import MASK, task
 
-    source = translation.example_source()
-    result = module.generate(source=source, **options)
-    mask = getattr(options["model"], "mask_id", None)
-    return _trace(id, [_run("Translation", source, result)], translation.pieces, mask=mask)
+    lite = task("lite")
+    examples = itertools.islice(lite.examples(held_out=True), SENTENCES)
+    sources = [lite.encode(example.source) for example in examples]
+    runs = [
+        _run(f"Sentence {number}", source, module.generate(source=source, **options))
+        for number, source in enumerate(sources, 1)
+    ]
+    pieces = {str(token): lite.pieces([token])[0] for token in _tokens(runs)}
+    return {"id": id, "separator": " ", "mask": MASK, "pieces": pieces, "runs": runs}
 
 
 def _run(title: str, prompt: list[int], result: Generation, **settings: float) -> dict[str, Any]:
@@ -87,8 +94,8 @@ def _run(title: str, prompt: list[int], result: Generation, **settings: float) -
     }
 
 
-def _trace(id: str, runs: list[dict[str, Any]], pieces: Any, **facts: int | None) -> dict[str, Any]:
+def _tokens(runs: list[dict[str, Any]]) -> list[int]:
+    """Every token that occurs in the runs, rejected guesses included."""
     used = {token for run in runs for token in [*run["prompt"], *run["tokens"]]}
     used |= {token for run in runs for step in run["steps"] for token in [*step["drafted"], *step["canvas"]]}
-    texts = {str(token): text for token, text in zip(sorted(used), pieces(sorted(used)), strict=True)}
-    return {"id": id, **facts, "pieces": texts, "runs": runs}
+    return sorted(used)

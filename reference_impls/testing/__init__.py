@@ -1,0 +1,30 @@
+"""The public conformance kit: prove that a decoding method, ours or your own port, does what it promises.
+
+`verify("speculative-decoding-leviathan")` or `verify("my_package.my_module:generate")` runs the suites and returns a
+`Report`; `accelgen verify` prints it. `exact_law` and `total_variation` are there for proofs of your own.
+"""
+
+from reference_impls.testing.checks import Check, Suite
+from reference_impls.testing.laws import Exhaustive, autoregressive_law, exact_law, total_variation
+from reference_impls.testing.report import SUITES, Report, Result, prove, suites_for, verify
+from reference_impls.testing.tiny import BUILDERS, KitError, Scene, language_model, options
+
+__all__ = [
+    "BUILDERS",
+    "SUITES",
+    "Check",
+    "Exhaustive",
+    "KitError",
+    "Report",
+    "Result",
+    "Scene",
+    "Suite",
+    "autoregressive_law",
+    "exact_law",
+    "language_model",
+    "options",
+    "prove",
+    "suites_for",
+    "total_variation",
+    "verify",
+]

@@ -42,15 +42,16 @@ class Phase:
     batch: int
     length: int
     rates: tuple[float, float]  # of Muon and of AdamW
+    decay: float  # share of the steps in which the rates fall to zero
     library: int  # how often the standard library stands in the corpus
     seed: int
 
 
 PHASES = {
-    "drafter": (Phase(2, 10_000, 6, 256, (6e-3, 1e-2), library=2, seed=0),),
+    "drafter": (Phase(2, 10_000, 6, 256, (6e-3, 1e-2), 0.5, library=2, seed=0),),
     "target": (
-        Phase(12, 3_800, 6, 256, (4e-3, 5e-3), library=6, seed=1),
-        Phase(24, 3_000, 3, 512, (4e-3, 4e-3), library=6, seed=2),
+        Phase(12, 3_500, 6, 256, (4e-3, 5e-3), 0.0, library=6, seed=1),
+        Phase(24, 3_000, 3, 512, (4e-3, 4e-3), 0.6, library=6, seed=2),
     ),
 }
 
@@ -220,7 +221,7 @@ def train_language_model(
 
     matrix_rate, other_rate = phase.rates
     return fit(
-        model.parameters(), loss, phase.steps, matrix_rate=matrix_rate, other_rate=other_rate,
+        model.parameters(), loss, phase.steps, matrix_rate=matrix_rate, other_rate=other_rate, decay=phase.decay,
         title=f"{model.shape.layers} layers", report=report, every=every,
     )  # fmt: skip
 

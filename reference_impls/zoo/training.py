@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
-def schedule(step: int, steps: int, warm_up: int = 50, decay: float = 0.5) -> float:
+def schedule(step: int, steps: int, decay: float, warm_up: int = 50) -> float:
     """Factor of the learning rate: linear warm-up, plateau, then linear to zero over the last `decay` of the steps."""
-    return min(1.0, (step + 1) / warm_up, (steps - step) / (decay * steps))
+    return min(1.0, (step + 1) / warm_up, (steps - step) / (decay * steps) if decay else 1.0)
 
 
 def optimisers(
@@ -42,6 +42,7 @@ def fit(
     *,
     matrix_rate: float = 6e-3,
     other_rate: float = 1e-2,
+    decay: float = 0.5,
     title: str = "training",
     every: int = 0,
     report: Callable[[int], str] | None = None,
@@ -57,7 +58,7 @@ def fit(
     with Progress(*columns) as bar, sdpa_kernel(SDPBackend.MATH):  # on a CPU its backward pass is the fastest
         task = bar.add_task(title, total=steps)
         for step in range(steps):
-            factor = schedule(step, steps)
+            factor = schedule(step, steps, decay)
             for optimiser, base in zip(groups, rates, strict=True):
                 for group, rate in zip(optimiser.param_groups, base, strict=True):
                     group["lr"] = rate * factor

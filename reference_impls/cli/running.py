@@ -1,0 +1,197 @@
+"""`accelgen run`: a method on the zoo's models, and what became of every token."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+from rich.text import Text
+
+from reference_impls.cli.catalogue import implemented
+from reference_impls.cli.output import AsJson, console, waiting, write_json
+from reference_impls.knowledge.loading import load_taxonomy, suggestion
+
+if TYPE_CHECKING:
+    from reference_impls.core.generation import Generation
+
+BASELINE = "autoregressive"
+LIMIT = 64
+END_OF_TEXT = 0  # the token that stands between the texts of the zoo's corpus
+CONTEXT = {"run": {"ignore_unknown_options": True, "allow_extra_args": True}}
+PLAIN = (int, float, str, bool, type(None))  # types of options that can be written on the command line
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run, ready to be shown: the prompt's text, the tokens' texts, and for each pass what stood on the canvas."""
+
+    id: str
+    prompt: str
+    options: dict[str, Any]
+    pieces: list[str]
+    result: Generation
+    canvases: list[str] = field(default_factory=list)
+
+
+def run(
+    ctx: typer.Context,
+    id: Annotated[str, typer.Argument(metavar="ID", help=f"The method's id, or {BASELINE} for the baseline.")],
+    prompt: Annotated[str | None, typer.Option(help="Text to continue, or the sentence to translate.")] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help=f"How many tokens at most; {LIMIT} by default.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy, and the default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all random choices; 0 by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a method on the zoo. Its own options follow the id: --gamma 6. `accelgen show ID` lists them."""
+    path = f"reference_impls.{BASELINE}" if id == BASELINE else implemented(load_taxonomy(), id).module
+    with waiting(f"running {id}"):
+        module = importlib.import_module(path)
+        given = parse_options(module.generate, ctx.args, id)
+        common = {"limit": limit, "temperature": temperature, "seed": seed}
+        outcome = perform(id, module, prompt, given, {k: v for k, v in common.items() if v is not None})
+    if as_json:
+        write_json(_as_data(outcome))
+    else:
+        _print(outcome)
+
+
+def perform(id: str, module: Any, prompt: str | None, given: dict[str, Any], common: dict[str, Any]) -> Outcome:
+    """Run `example()` with the options `given`. `common` holds limit, temperature and seed where the user named them.
+
+    Raises ValueError and ZooError for what the method or its models cannot do.
+    """
+    options = module.example() | given
+    used = {name: value for name, value in options.items() if is_plain(value)}
+    if "model" in options:
+        if common:
+            raise ValueError(
+                f"{id} makes no random choices and finds the length itself: leave out --{next(iter(common))}"
+            )
+        return _translate(id, module, prompt, options, used)
+    return _continue(id, module, prompt, options, {"limit": LIMIT, "temperature": 0.0, "seed": 0} | common | used)
+
+
+def _continue(id: str, module: Any, prompt: str | None, options: dict[str, Any], used: dict[str, Any]) -> Outcome:
+    from reference_impls import zoo
+    from reference_impls.core.sampling import Sampler
+
+    text = zoo.prompts()[0] if prompt is None else prompt
+    sampler = Sampler(used["temperature"], seed=used["seed"])
+    tokens = zoo.encode(text)
+    result = module.generate(prompt=tokens, limit=used["limit"], sampler=sampler, eos=END_OF_TEXT, **options)
+    return Outcome(id, text, used, zoo.pieces(result.tokens), result)
+
+
+def _translate(id: str, module: Any, prompt: str | None, options: dict[str, Any], used: dict[str, Any]) -> Outcome:
+    from reference_impls.zoo.tasks import task
+
+    lite = task("lite")
+    text = next(lite.examples(held_out=True)).source if prompt is None else prompt
+    result = module.generate(source=lite.encode(text), **options)
+    canvases = [" ".join(lite.pieces(step.canvas)) for step in result.steps if step.canvas]
+    return Outcome(id, text, used, [f"{piece} " for piece in lite.pieces(result.tokens)], result, canvases)
+
+
+# ---- options of a method ------------------------------------------------------------------------------------------
+
+
+def is_plain(value: Any) -> bool:
+    """Whether an option's value can be written on the command line: numbers, words, and rows of them."""
+    return isinstance(value, PLAIN) or (isinstance(value, list | tuple) and all(map(is_plain, value)))
+
+
+def own_options(generate: Callable[..., Any]) -> dict[str, Any]:
+    """Keyword options of `generate` that can be written on the command line, with their types."""
+    hints = get_type_hints(generate)
+    keywords = [p.name for p in inspect.signature(generate).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return {name: hints[name] for name in keywords if name not in ("sampler", "eos") and _is_plain_type(hints[name])}
+
+
+def _is_plain_type(kind: Any) -> bool:
+    if kind in PLAIN or isinstance(kind, str):  # a string stands in Literal["…"]
+        return True
+    return bool(get_args(kind)) and all(map(_is_plain_type, get_args(kind)))
+
+
+def parse_options(generate: Callable[..., Any], words: Sequence[str], id: str) -> dict[str, Any]:
+    """The method's own options from `--name value` or `--name=value`; a row of numbers is written 2,4,8.
+
+    Raises ValueError for a name that the method does not have and a value that does not fit.
+    """
+    known = own_options(generate)
+    found: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise ValueError(f"{word!r} belongs to no option; put text with spaces in quotes: --prompt 'def f(x):'")
+        name, equals, value = word.removeprefix("--").partition("=")
+        key = name.replace("-", "_")
+        if key not in known:
+            options = ", ".join(f"--{option.replace('_', '-')}" for option in known) or "none"
+            raise ValueError(f"{id} has no option --{name}{suggestion(key, known)}; its own options: {options}")
+        if not equals:
+            if not rest:
+                raise ValueError(f"--{name} needs a value")
+            value = rest.pop(0)
+        found[key] = _value(name, value, known[key])
+    return found
+
+
+def _value(name: str, text: str, kind: Any) -> Any:
+    """The value that `text` stands for. pydantic knows how the types of Python are written."""
+    adapter = TypeAdapter(kind)
+    last: ValidationError | None = None
+    for candidate in (text, text.split(",")):
+        try:
+            return adapter.validate_python(candidate)
+        except ValidationError as error:
+            last = last or error
+    assert last is not None
+    reason = last.errors()[0]["msg"]
+    raise ValueError(f"--{name} cannot be {text!r}: {reason[0].lower()}{reason[1:]}")
+
+
+# ---- how it looks -------------------------------------------------------------------------------------------------
+
+
+def _as_data(outcome: Outcome) -> dict[str, Any]:
+    from reference_impls.cli.tokens import figures
+
+    result = outcome.result
+    return {
+        "id": outcome.id,
+        "prompt": outcome.prompt,
+        "options": outcome.options,
+        "text": "".join(outcome.pieces),
+        "pieces": outcome.pieces,
+        "kinds": result.kinds,
+        "figures": figures(result),
+        **result.to_dict(),
+    }
+
+
+def _print(outcome: Outcome) -> None:
+    from reference_impls.cli.tokens import figures, has_colour, legend, render
+
+    screen, result = console(), outcome.result
+    colour = has_colour(screen)
+    for i, canvas in enumerate(outcome.canvases, start=1):
+        screen.print(Text(f"pass {i:>2}  {canvas}", style="dim"), soft_wrap=True)
+    separator = "\n" if outcome.canvases else ""
+    shown = Text(outcome.prompt + separator, style="bold") + render(outcome.pieces, result.kinds, colour=colour)
+    screen.print(shown, soft_wrap=True)
+    screen.print(Text("\n") + legend(result.kinds, colour=colour), soft_wrap=True)
+    options = "  ".join(f"{name} {value}" for name, value in outcome.options.items() if value is not None)
+    screen.print(Text(f"{outcome.id}  {options}"), soft_wrap=True)
+    known = {name: value for name, value in figures(result).items() if value is not None}
+    screen.print("  ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in known.items()))
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

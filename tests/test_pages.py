@@ -1,0 +1,310 @@
+"""The pages are a pure function of the taxonomy and the results; here both are made up."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from reference_impls.knowledge import trace_html, traces
+from reference_impls.knowledge.docstring import SECTIONS, parse
+from reference_impls.knowledge.markdown import cell, fence, front_matter
+from reference_impls.knowledge.method_page import method_page
+from reference_impls.knowledge.pages import FOLDERS, navigation, pages
+from reference_impls.knowledge.publish import write
+from reference_impls.knowledge.results import Results
+from reference_impls.knowledge.suites import SUITES, suites_of
+from reference_impls.knowledge.taxonomy import Taxonomy
+
+SOURCE = r'''"""Made Up: it guesses, and looks.
+
+A Made-up Paper. Ada Nobody. Nowhere 2020. https://example.org
+
+Idea
+----
+The idea with $p | q$.
+
+Algorithm
+---------
+1. *Draft*: guess.
+
+Guarantee
+---------
+Exact because of `why`.
+
+Differences from the paper
+--------------------------
+1. None.
+
+Example:
+-------
+>>> 1 + 1
+2
+"""
+
+fence = "```"
+'''
+
+
+def paper(title: str) -> dict[str, Any]:
+    return {"title": title, "authors": ["Ada Nobody"], "year": 2020, "venue": "Nowhere", "url": "https://example.org/x"}
+
+
+def method(name: str, *, status: str = "planned", **more: Any) -> dict[str, Any]:
+    return {
+        "id": name, "name": name.title(), "category": "family", "subcategory": "branch", "in_survey": True,
+        "paper": paper(f"On {name}"), "guarantee": "exact-distribution", "guarantee_reason": "The reason.",
+        "trained": "nothing", "needs": ["drafter"], "implementation": {"status": status},
+    } | more  # fmt: skip
+
+
+def made_up_taxonomy() -> Taxonomy:
+    whole = {
+        "principle": "Why it works.", "advantages": ["fast"], "limitations": ["a | bar"], "advancements": ["more"],
+        "when_to_use": ["often"], "when_not": ["never"], "notes": ["a note"], "sources": ["https://example.org/s"],
+        "code": [{"url": "https://github.com/a/b", "licence": "MIT"}],
+        "reported": [
+            {"figure": "2x", "setup": "one", "place": "Table 1", "url": "https://example.org/t", "status": "seen"}
+        ],
+        "production": [{"engine": "E", "switch": "--go", "version": "1", "url": "https://example.org/e"}],
+    }  # fmt: skip
+    skip = {"status": "proved", "skip": {"options": "it has none"}}
+    data = {
+        "version": "1.0.0", "survey": paper("A survey"),
+        "categories": [{
+            "id": "family", "name": "Family", "summary": "What it is.", "principles": ["p"], "advantages": ["a"],
+            "limitations": ["l"], "advancements": ["r"], "open_problems": ["o"],
+            "subcategories": [{"id": "branch", "name": "Branch", "summary": "One way."},
+                              {"id": "empty", "name": "Empty", "summary": "No method yet."}],
+        }],
+        "methods": [method("whole", **whole, implementation=skip), method("planned", builds_on=["whole"])],
+    }  # fmt: skip
+    return Taxonomy.model_validate_json(json.dumps(data))
+
+
+def step(emitted: list[int], **more: Any) -> dict[str, Any]:
+    empty: dict[str, Any] = {"drafted": [], "parents": [], "kept": 0, "passes": 1, "draft_passes": 0}
+    return {"emitted": emitted, **empty, "layers": [], "canvas": [], **more}
+
+
+def run(steps: list[dict[str, Any]], kinds: list[str], **figures: Any) -> dict[str, Any]:
+    tokens = [token for s in steps for token in s["emitted"]]
+    known = {"tokens": len(tokens), "passes": len(steps), "tokens_per_pass": len(tokens) / len(steps)}
+    return {"title": "Greedy", "settings": {}, "prompt": [0], "tokens": tokens, "steps": steps, "kinds": kinds,
+            "figures": known | figures}  # fmt: skip
+
+
+def made_up_trace(*runs: dict[str, Any], **facts: Any) -> dict[str, Any]:
+    pieces = {"0": "a <b>", "1": "\n", "2": " x", "3": "`y`", "4": " z", "9": "<mask>"}
+    return {"id": "whole", "separator": "", "pieces": pieces, "runs": list(runs)} | facts
+
+
+CHAIN = made_up_trace(
+    run([step([2, 3], drafted=[2, 4], kept=1), step([1])], ["accepted", "corrected", "plain"], acceptance=0.5)
+)
+DEPTH = made_up_trace(
+    run([step([2], layers=[24]), step([3], layers=[6])], ["plain", "plain"], mean_layers=15), depth=24
+)
+CANVAS = made_up_trace(run([step([], canvas=[2, 9]), step([2, 3], canvas=[2, 3])], ["plain", "plain"]), mask=9)
+BENCH = {
+    "command": "accelgen bench", "date": "2026-01-01", "machine": {"cores": 2},
+    "rows": [{"id": "whole", "setting": "greedy", "tokens_per_pass": 2.345, "acceptance": 0.5, "speedup": 1.2,
+              "speedup_q1": 1.1, "speedup_q3": 1.3, "texts": 4, "identical_texts": 3, "rounding_ties": 1}],
+}  # fmt: skip
+ZOO = {"drafter": {"sha256": "ab" * 32, "bytes": 1_500_000, "parameters": 700_000, "seed": 0,
+                   "corpus": {"licences": {"Python": "PSF-2.0"}}, "held_out": {"bits per byte": 1.2345}}}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def taxonomy() -> Taxonomy:
+    return made_up_taxonomy()
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    return Results(
+        "text: 1\n", {"whole": SOURCE}, {"whole": "alone = 1\n"}, {"whole": CHAIN}, BENCH, ZOO, {"core": ["m"]}
+    )
+
+
+def headings(page: str) -> list[str]:
+    return re.findall(r"^## ([^{\n]+?)(?: \{.*)?$", page, re.MULTILINE)
+
+
+def test_a_complete_page_has_all_sections_in_order(taxonomy: Taxonomy, results: Results) -> None:
+    assert headings(method_page(taxonomy.method("whole"), taxonomy, results)) == [
+        "Idea", "Algorithm", "Guarantee", "Why it works", "When to use it, and when not", "Source", "Run it",
+        "A real run", "Measured here", "Reported by others", "In inference engines", "Differences from the paper",
+        "Lineage", "Notes", "Cite", "Sources",
+    ]  # fmt: skip
+
+
+def test_a_planned_page_says_so_and_has_no_empty_section(taxonomy: Taxonomy, results: Results) -> None:
+    page = method_page(taxonomy.method("planned"), taxonomy, results)
+    assert "Not implemented yet" in page
+    assert headings(page) == ["Guarantee", "Lineage", "Cite"]
+    assert "Proved" not in page
+
+
+def test_a_page_shows_what_the_source_says(taxonomy: Taxonomy, results: Results) -> None:
+    page = method_page(taxonomy.method("whole"), taxonomy, results)
+    assert '<p class="lead">It guesses, and looks.</p>' in page
+    assert "```pycon\n>>> 1 + 1\n2\n```" in page
+    assert '    fence = "```"\n    ````' in page, "the fence must be longer than those in the source"
+    assert "alone = 1" in page
+    assert "(../downloads/whole.py)" in page
+    assert "Does not apply: it has none" in page
+    assert "[Planned](planned.md) (2020)" in page
+    assert "1.20 (1.10–1.30)" in page
+    assert "3 of 4; 1 differ by a rounding tie" in page
+
+
+def test_front_matter_is_read_back_as_it_was_meant(taxonomy: Taxonomy, results: Results) -> None:
+    for path, text in pages(taxonomy, results).items():
+        if path.startswith(("methods/", "categories/")):
+            head = yaml.safe_load(text.split("---\n")[1])
+            assert isinstance(head["title"], str)
+            assert isinstance(head["description"], str)
+    assert yaml.safe_load(front_matter(title="a: b # c", tags=["no", "1e-3"]).split("---\n")[1]) == {
+        "title": "a: b # c",
+        "tags": ["no", "1e-3"],
+    }
+
+
+def test_every_page_is_in_the_navigation_once(taxonomy: Taxonomy, results: Results) -> None:
+    found: list[str] = []
+
+    def collect(item: Any) -> None:
+        if isinstance(item, str):
+            found.append(item)
+        else:
+            for inner in item if isinstance(item, list) else item.values():
+                collect(inner)
+
+    collect(navigation(taxonomy))
+    written = {path for path in pages(taxonomy, results) if path.startswith(("methods/", "categories/"))}
+    assert written <= set(found)
+    assert len(found) == len(set(found))
+    assert "Empty" not in json.dumps(navigation(taxonomy)), "a branch without methods is no entry"
+
+
+def test_what_does_not_exist_yet_is_said(taxonomy: Taxonomy) -> None:
+    found = pages(taxonomy, Results())
+    assert "Not trained yet" in found["generated/zoo.md"]
+    assert "Not measured yet" in found["generated/measured.md"]
+    assert "A real run" not in found["methods/whole.md"]
+
+
+def test_zoo_and_bench_show_their_figures(taxonomy: Taxonomy, results: Results) -> None:
+    found = pages(taxonomy, results)
+    assert "| `drafter` | 700,000 | 1.5 MB |" in found["generated/zoo.md"]
+    assert "bits per byte: 1.234" in found["generated/zoo.md"]
+    assert "Python: PSF-2.0" in found["generated/corpus.md"]
+    assert "[Whole](methods/whole.md)" in found["generated/measured.md"]
+    assert "cores: 2" in found["generated/measured.md"]
+
+
+def test_downloads(taxonomy: Taxonomy, results: Results) -> None:
+    found = pages(taxonomy, results)
+    assert found["downloads/taxonomy.yaml"] == "text: 1\n"
+    assert Taxonomy.model_validate_json(found["downloads/taxonomy.json"]) == taxonomy
+    assert json.loads(found["downloads/traces/whole.json"]) == CHAIN
+    assert found["downloads/whole.py"] == "alone = 1\n"
+    assert found["downloads/references.bib"].count("\n@") + 1 == 3
+
+
+def test_writing_touches_only_what_changed_and_leaves_nothing_stale(tmp_path: Path) -> None:
+    files = {"methods/a.md": "a\n", "generated/b.md": "b\n"}
+    assert sorted(write(files, tmp_path)) == sorted(files)
+    assert write(files, tmp_path) == []
+    (tmp_path / "methods" / "old.md").write_text("x")
+    (tmp_path / "index.md").write_text("by hand")
+    assert sorted(write(files | {"methods/a.md": "new\n"}, tmp_path)) == ["methods/a.md", "methods/old.md"]
+    assert (tmp_path / "index.md").read_text() == "by hand"
+    assert not (tmp_path / "methods" / "old.md").exists()
+
+
+def test_generated_folders_are_ignored_by_git() -> None:
+    ignored = (Path(__file__).parents[1] / ".gitignore").read_text().splitlines()
+    assert {f"/docs/{folder}/" for folder in FOLDERS} <= set(ignored)
+
+
+def test_docstring_sections() -> None:
+    text = parse(SOURCE)
+    assert text.summary == "It guesses, and looks."
+    assert tuple(text.sections) == SECTIONS
+    assert text.sections["Algorithm"] == "1. *Draft*: guess."
+    assert parse("x = 1").sections == {}
+
+
+def test_cells_keep_bars_formulas_and_code() -> None:
+    assert cell("a | b\nc") == "a &#124; b c"
+    assert cell("$p | q$ and `x | y`") == r"$p \vert  q$ and `x | y`"
+    assert fence("````", "text").startswith("`````text\n")
+
+
+# ---- traces -------------------------------------------------------------------------------------------------------
+
+
+def html(trace: dict[str, Any]) -> str:
+    ((title, text),) = trace_html.render(trace)
+    assert title == "Greedy"
+    assert "\n" not in text
+    assert "`" not in text, "a fence in a token must not become one in the page"
+    return text
+
+
+def test_a_chain_shows_what_became_of_every_guess() -> None:
+    text = html(CHAIN)
+    assert "3 tokens in 2 passes of the target, 1.50 per pass. 50% of the drafted tokens were kept." in text
+    assert text.count('<span class="t t--accepted" title="step 1') == 1
+    assert '<del class="t t--rejected"> z</del>' in text
+    assert "a &lt;b&gt;" in text
+    assert "1 of 2" in text
+
+
+def test_a_tree_marks_the_path_that_was_kept() -> None:
+    tree = step([2, 4, 3], drafted=[3, 2, 2, 4], parents=[-1, -1, 0, 1], kept=2)
+    assert trace_html.kept_nodes(tree) == {1, 3}
+    assert trace_html.kept_nodes(step([2, 3], drafted=[2, 4], kept=1)) == {0}
+
+
+def test_early_exit_shows_layers() -> None:
+    text = html(DEPTH)
+    assert "--depth:25%" in text
+    assert "6 of 24 layers" in text
+    assert "15.0 layers per token" in text
+
+
+def test_a_parallel_decoder_shows_one_row_for_each_pass() -> None:
+    text = html(CANVAS)
+    first, second = re.findall(r"<tr><th>pass \d</th>.*?</tr>", text)
+    assert first.count(trace_html.MASK) == 1
+    assert trace_html.MASK not in second
+    assert "t--same" in second
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = traces.write_json(tmp_path / "deep" / "a.json", CHAIN)
+    assert json.loads(path.read_text()) == CHAIN
+    with pytest.raises(TypeError):
+        traces.write_json(path, {"no json": object()})
+    assert json.loads(path.read_text()) == CHAIN
+
+
+# ---- proofs -------------------------------------------------------------------------------------------------------
+
+
+def test_fields_select_the_suites(taxonomy: Taxonomy) -> None:
+    whole = taxonomy.method("whole")
+    assert [suite.id for suite in suites_of(whole)] == ["exact-law", "greedy-identity", "accounting", "options"]
+    lossy = copy.deepcopy(whole.model_dump(mode="json")) | {"guarantee": "lossy", "category": "early-exiting"}
+    assert [s.id for s in suites_of(type(whole).model_validate_json(json.dumps(lossy)))] == [
+        "early-exit", "accounting", "options",
+    ]  # fmt: skip
+    assert len({suite.id for suite in SUITES}) == len(SUITES)

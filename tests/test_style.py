@@ -1,0 +1,155 @@
+"""The budgets and manners that keep the methods and the core readable. What ruff and mypy check is not repeated here."""
+
+import ast
+import io
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reference_impls.knowledge.bundle import PACKAGE, core_modules, method_files
+from reference_impls.knowledge.loading import load_taxonomy
+
+METHODS = method_files()
+CORE = {path.stem: path for path in sorted((PACKAGE / "core").glob("*.py"))}
+FILES = {**METHODS, **{f"core.{name}": path for name, path in CORE.items()}}
+SECTIONS = ["Idea", "Algorithm", "Guarantee", "Differences from the paper", "Example"]
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+each_file = pytest.mark.parametrize("path", FILES.values(), ids=FILES)
+each_method = pytest.mark.parametrize("path", METHODS.values(), ids=METHODS)
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def code_lines(source: str) -> set[int]:
+    """The numbers of the lines that hold code: no docstring, comment or blank."""
+    silent = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    lines = {n for t in tokens if t.type not in silent for n in range(t.start[0], t.end[0] + 1)}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            lines -= set(range(node.lineno, node.end_lineno + 1))  # type: ignore[operator]
+    return lines
+
+
+def functions(path: Path) -> Iterator[Function]:
+    yield from (node for node in ast.walk(tree(path)) if isinstance(node, Function))
+
+
+def imported(node: ast.AST) -> list[str]:
+    """The modules that a statement imports; `from a import b` counts as a.b where a is this package or its zoo's."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        origin = "." * node.level + (node.module or "")
+        return [f"{origin}.{alias.name}" for alias in node.names] if origin == "reference_impls" else [origin]
+    return []
+
+
+def allowed(module: str) -> bool:
+    return module.split(".")[0] in sys.stdlib_module_names | {"torch"} or module.startswith("reference_impls.core.")
+
+
+def test_counting_leaves_out_docstrings_comments_and_blanks() -> None:
+    source = '"""Doc\n\nstring."""\n\n# why\nx = """a\nb"""  # two lines\n\n\ndef f():\n    """Doc."""\n    return (\n        1,  # one\n    )\n'
+    assert sorted(code_lines(source)) == [6, 7, 10, 12, 13, 14]
+
+
+@each_method
+def test_method_keeps_its_budget(path: Path) -> None:
+    module = tree(path)
+    trained = any(
+        (isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith("Module") for base in node.bases))
+        or (isinstance(node, ast.FunctionDef) and node.name == "loss")
+        for node in module.body
+    )
+    assert len(code_lines(path.read_text(encoding="utf-8"))) <= (160 if trained else 120)
+
+
+def test_core_keeps_its_budget() -> None:
+    sizes = {name: len(code_lines(path.read_text(encoding="utf-8"))) for name, path in CORE.items()}
+    assert sum(sizes.values()) <= 800, sizes
+
+
+@each_file
+def test_functions_and_lines_are_short(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert max(map(len, source.splitlines()), default=0) <= 120
+    lines = code_lines(source)
+    sizes = {f.name: sum(f.lineno <= n <= (f.end_lineno or 0) for n in lines) for f in functions(path)}
+    assert not {name: size for name, size in sizes.items() if size > 40}
+
+
+@each_method
+def test_docstring_has_its_sections_in_order(path: Path) -> None:
+    lines = (ast.get_docstring(tree(path)) or "").splitlines()
+    titles = [title for title, rule in zip(lines, lines[1:], strict=False) if title and rule == "-" * len(title)]
+    assert [title for title in titles if title in SECTIONS] == SECTIONS
+    assert lines.index("Idea") > 1, "a summary comes first"
+
+
+@each_method
+def test_method_imports_only_torch_and_the_core(path: Path) -> None:
+    """And the models of the zoo, inside `example` alone: so that a copied file does not need them."""
+    for node in tree(path).body:
+        names = [name for part in ast.walk(node) for name in imported(part)]
+        if isinstance(node, ast.FunctionDef) and node.name == "example":
+            names = [name for name in names if not name.startswith("reference_impls.zoo")]
+        assert all(map(allowed, names)), names
+
+
+@each_method
+def test_method_imports_at_the_top(path: Path) -> None:
+    """The bundle reads imports there; `example` is not bundled."""
+    nested = [f.name for f in functions(path) if any(imported(part) for part in ast.walk(f))]
+    assert set(nested) <= {"example"}
+
+
+@pytest.mark.parametrize("path", CORE.values(), ids=CORE)
+def test_core_imports_only_torch_and_itself_and_names_no_method(path: Path) -> None:
+    module = tree(path)
+    names = [name for node in ast.walk(module) for name in imported(node)]
+    assert all(map(allowed, names)), names
+    own = {node.name for node in ast.walk(module) if isinstance(node, Function | ast.ClassDef)}
+    own |= {node.id for node in ast.walk(module) if isinstance(node, ast.Name)} | {path.stem}
+    spelled = {name.lower().strip("_") for name in own}
+    methods = {method.id.replace("-", "_") for method in load_taxonomy().methods}
+    assert not spelled & (methods | {name.replace("_", "") for name in methods})
+
+
+@each_file
+def test_no_printing_argument_parsing_or_timing(path: Path) -> None:
+    module = tree(path)
+    imports = {name.split(".")[0] for node in ast.walk(module) for name in imported(node)}
+    assert not imports & {"argparse", "datetime", "logging", "time", "timeit"}
+    assert not [node for node in ast.walk(module) if isinstance(node, ast.Name) and node.id == "print"]
+
+
+@each_file
+def test_top_level_is_definitions_only(path: Path) -> None:
+    """What the bundle can take apart: docstring, plain imports of names from the core, definitions, constants."""
+    for node in tree(path).body:
+        assert isinstance(
+            node, ast.Expr | ast.Import | ast.ImportFrom | Function | ast.ClassDef | ast.Assign | ast.AnnAssign
+        )
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("reference_impls"):
+            assert node.module in core_modules(), f"import names from a module of the core, not {node.module}"
+            assert all(alias.asname is None for alias in node.names), "a bundle cannot rename"
+
+
+@each_file
+def test_public_names_are_described_and_annotated(path: Path) -> None:
+    module = tree(path)
+    classes = [node for node in module.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    found = [node for holder in [module, *classes] for node in holder.body if isinstance(node, Function)]
+    public = [node for node in found if not node.name.startswith("_")]
+    assert not [node.name for node in [*classes, *public] if not ast.get_docstring(node)]
+    for node in public:
+        arguments = [a for a in [*node.args.args, *node.args.kwonlyargs] if a.arg not in {"self", "cls"}]
+        assert node.returns, f"{node.name} does not say what it returns"
+        assert all(a.annotation for a in arguments), f"{node.name} has an argument without a type"
