@@ -261,7 +261,7 @@ def html(trace: dict[str, Any]) -> str:
 
 def test_a_chain_shows_what_became_of_every_guess() -> None:
     text = html(CHAIN)
-    assert "3 tokens in 2 passes of the target, 1.50 per pass. 50% of the drafted tokens were kept." in text
+    assert "3 tokens in 2 passes of the model, 1.50 per pass. 50% of the drafted tokens were kept." in text
     assert text.count('<span class="t t--accepted" title="step 1') == 1
     assert '<del class="t t--rejected"> z</del>' in text
     assert "a &lt;b&gt;" in text
@@ -276,7 +276,7 @@ def test_a_tree_marks_the_path_that_was_kept() -> None:
 
 def test_early_exit_shows_layers() -> None:
     text = html(DEPTH)
-    assert "--depth:25%" in text
+    assert "--share:0.25" in text
     assert "6 of 24 layers" in text
     assert "15.0 layers per token" in text
 

@@ -40,13 +40,13 @@ def verify(
 
 def _print(report: Report) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("suite", "", "claim"):
+    for title in ("suite", "check", "", "claim"):
         table.add_column(title, overflow="fold")
     for result in report.results:
         claim = Text(result.claim)
         if result.message:
             claim.append(f"\n{result.message}", style="yellow" if result.outcome == "skipped" else "red")
-        table.add_row(result.suite, MARKS[result.outcome], claim)
+        table.add_row(result.suite, result.check, MARKS[result.outcome], claim)
     screen = console()
     screen.print(table)
     counts = [(kind, sum(result.outcome == kind for result in report.results)) for kind in MARKS]

@@ -94,7 +94,8 @@ def _translate(id: str, module: Any, prompt: str | None, options: dict[str, Any]
     text = next(lite.examples(held_out=True)).source if prompt is None else prompt
     result = module.generate(source=lite.encode(text), **options)
     canvases = [" ".join(lite.pieces(step.canvas)) for step in result.steps if step.canvas]
-    return Outcome(id, text, used, [f"{piece} " for piece in lite.pieces(result.tokens)], result, canvases)
+    first, *others = lite.pieces(result.tokens) or [""]
+    return Outcome(id, text, used, [first, *(f" {piece}" for piece in others)], result, canvases)
 
 
 # ---- options of a method ------------------------------------------------------------------------------------------
@@ -186,10 +187,14 @@ def _print(outcome: Outcome) -> None:
     separator = "\n" if outcome.canvases else ""
     shown = Text(outcome.prompt + separator, style="bold") + render(outcome.pieces, result.kinds, colour=colour)
     screen.print(shown, soft_wrap=True)
-    screen.print(Text("\n") + legend(result.kinds, colour=colour), soft_wrap=True)
+    screen.print()
+    if set(result.kinds) != {"plain"}:
+        screen.print(legend(result.kinds, colour=colour), soft_wrap=True)
     options = "  ".join(f"{name} {value}" for name, value in outcome.options.items() if value is not None)
     screen.print(Text(f"{outcome.id}  {options}"), soft_wrap=True)
     known = {name: value for name, value in figures(result).items() if value is not None}
+    if not result.draft_passes:
+        del known["draft_passes"]
     screen.print("  ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in known.items()))
 
 

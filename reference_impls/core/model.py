@@ -154,7 +154,8 @@ class LanguageModel(nn.Module):
             return self._turn_at(positions.to(self.device))
         end = start + new
         if end > self._angles.shape[1]:
-            self._angles = torch.stack(self._turn_at(torch.arange(max(2 * end, 256), device=self.device)))
+            with torch.inference_mode(False):  # the table outlives this call, and training may need it later
+                self._angles = torch.stack(self._turn_at(torch.arange(max(2 * end, 256), device=self.device)))
         return self._angles[0, start:end], self._angles[1, start:end]
 
     def _turn_at(self, positions: Tensor) -> Turn:

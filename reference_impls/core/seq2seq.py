@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -68,9 +69,9 @@ class EncoderDecoder(nn.Module):
         self.shape, self.longest = shape, longest
         self.embedding = nn.Parameter(torch.randn(shape.vocab, shape.dim) * shape.dim**-0.5)
         self.positions = nn.Parameter(torch.randn(longest, shape.dim) * shape.dim**-0.5)
-        self.encoder = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.encoder = cast("list[Block]", nn.ModuleList(Block(shape) for _ in range(shape.layers)))
         self.encoder_norm = nn.RMSNorm(shape.dim, eps=shape.eps)
-        self.decoder = nn.ModuleList(CrossBlock(shape) for _ in range(shape.layers))
+        self.decoder = cast("list[CrossBlock]", nn.ModuleList(CrossBlock(shape) for _ in range(shape.layers)))
         self.norm = nn.RMSNorm(shape.dim, eps=shape.eps)
 
     @property

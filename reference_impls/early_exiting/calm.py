@@ -25,9 +25,9 @@ Algorithm
 Guarantee
 ---------
 Lossy for a single token; exact when no exit is confident enough, as with `threshold` above 1. With a calibrated
-threshold, $P(E[\mathrm{loss}] \le \delta) \ge 1 - \varepsilon$ over the draw of the calibration prompts, for any loss in
-$[0, 1]$ between the early and the full text, as long as new prompts come from the same source. Testing in a fixed order
-needs no correction for many thresholds, because the walk stops at the first failure.
+threshold, $P(E[\mathrm{loss}] \le \delta) \ge 1 - \varepsilon$ over the draw of the calibration prompts, for any loss
+in $[0, 1]$ between the early and the full text, as long as new prompts come from the same source. Testing in a fixed
+order needs no correction for many thresholds, because the walk stops at the first failure.
 
 Differences from the paper
 --------------------------
@@ -184,7 +184,7 @@ def classifier_loss(target: LanguageModel, classifier: ExitClassifier, tokens: T
 
 
 def textual_loss(early: Sequence[int], full: Sequence[int]) -> float:
-    """How far the early text is from the full one, in [0, 1]: 1 minus the F-measure of their longest common subsequence.
+    """How far the early text is from the full one, in [0, 1]: 1 - F of their longest common subsequence.
 
     This is one minus ROUGE-L on tokens; the calibration works with any loss in [0, 1].
     """

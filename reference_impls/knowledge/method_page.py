@@ -94,6 +94,7 @@ def _head(method: Method, text: Docstring) -> str:
         description=text.summary or f"{method.paper.title} ({method.paper.year})",
         tags=[name.removeprefix("a ").removeprefix("the ").capitalize() for name in names],
         status="proved" if method.is_implemented else None,
+        hide=["tags"],
     )
 
 
@@ -107,6 +108,11 @@ def _planned(method: Method, taxonomy: Taxonomy) -> str:
 
 
 # ---- facts ------------------------------------------------------------------------------------------------------
+
+
+def published(paper: Paper) -> str:
+    """Venue and year, the year once."""
+    return paper.venue if str(paper.year) in paper.venue else f"{paper.venue}, {paper.year}"
 
 
 def paper_links(paper: Paper) -> str:
@@ -135,17 +141,18 @@ def _facts(method: Method, taxonomy: Taxonomy) -> str:
     facts = {
         "Paper": f"*{paper.title}*",
         "Authors": ", ".join(paper.authors),
-        "Published": f"{paper.venue}, {paper.year}" if str(paper.year) not in paper.venue else paper.venue,
+        "Published": published(paper),
         "Links": paper_links(paper),
-        "Family": f"[{category.name}](../categories/{category.id}.md) › {branch}",
+        "Family": f"[{category.name}](../categories/{category.id}/index.md) › {branch}",
         "Guarantee": guarantee_badge(method, link="../taxonomy.md#guarantees"),
         "Needs": ", ".join(NEEDS[need][0] for need in method.needs),
         "Trained": method.trained,
         "Official code": _code(method),
-        "Status": f"{status_badge(method)} {_status(method)}",
+        "Status": status_badge(method),
+        "Module": f"`{method.module}`" if method.is_implemented else "",
         "In the survey": "yes" if method.in_survey else "no, added since",
     }
-    rows = "\n\n".join(f"{name}\n:   {indent(value, 4).lstrip()}" for name, value in facts.items())
+    rows = "\n\n".join(f"{name}\n:   {indent(value, 4).lstrip()}" for name, value in facts.items() if value)
     return f'<div class="facts" markdown>\n\n{rows}\n\n</div>'
 
 
@@ -160,23 +167,20 @@ def _code(method: Method) -> str:
     return "; ".join(items)
 
 
-def _status(method: Method) -> str:
-    if not method.is_implemented:
-        return "no reference implementation yet"
-    return f"as `{method.module}`"
-
-
 # ---- what is claimed ----------------------------------------------------------------------------------------------
 
 
 def _proofs(method: Method) -> str:
     if not method.is_implemented:
         return ""
-    skipped = method.implementation.skip
     rows = []
     for suite in suites_of(method):
-        claim = f"Does not apply: {skipped[suite.id]}" if suite.id in skipped else suite.claim
-        rows.append((f"[{suite.title}](../proofs.md#{suite.id})", claim))
+        title, claim = f"[{suite.title}](../proofs.md#{suite.id})", suite.claim
+        for key, reason in method.implementation.skip.items():
+            name, _, check = key.partition("/")
+            if name == suite.id:
+                claim = f"{claim} Left out, the check *{check}*: {reason}" if check else f"Does not apply: {reason}"
+        rows.append((title, claim))
     return "The tests that prove it, on every change:\n\n" + table(("Suite", "What it shows"), rows)
 
 
@@ -203,7 +207,7 @@ def _source(method: Method, source: str, bundle: str) -> str:
     if bundle:
         lead += (
             " To use it elsewhere, take the one file below: the method and exactly those core definitions that it uses."
-            f" [Download {method.id}.py](../downloads/{method.id}.py){{ .download download }} or run"
+            f" [Download {method.id}.py](../downloads/{method.id}.py){{ download }} or run"
             f" `accelgen copy {method.id}`."
         )
         boxes.append(collapsible("Copy as one file: runs alone, needs only torch", fence(bundle, "python")))
@@ -213,7 +217,7 @@ def _source(method: Method, source: str, bundle: str) -> str:
 def _example(method: Method, example: str) -> str:
     if not example:
         return ""
-    command = f"accelgen run {method.id} --limit 48\naccelgen verify {method.id}"
+    command = f"accelgen run {method.id}\naccelgen verify {method.id}"
     return "\n\n".join(
         [
             "This session is a doctest: the test suite runs it and compares the output.",
@@ -260,7 +264,7 @@ def _number(key: str, style: str) -> Callable[[dict[str, Any]], str]:
     return lambda row: format(row[key], style) if row.get(key) is not None else ""
 
 
-def _time_ratio(row: dict[str, Any]) -> str:
+def _speedup(row: dict[str, Any]) -> str:
     return "{speedup:.2f} ({speedup_q1:.2f}–{speedup_q3:.2f})".format(**row) if "speedup" in row else ""
 
 
@@ -277,7 +281,7 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "Passes a sentence": _number("passes_per_sentence", ".1f"),
     "Guesses kept": _number("acceptance", ".0%"),
     "Layers a token": _number("mean_layers", ".1f"),
-    "Time ratio (quartiles)": _time_ratio,
+    "Speedup (quartiles)": _speedup,
     "Texts equal to plain greedy decoding": _equal_texts,
     "Right sentences": _number("exact_match", ".1%"),
     "Right, autoregressive": _number("exact_match_autoregressive", ".1%"),

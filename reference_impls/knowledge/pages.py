@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from reference_impls.knowledge.exports import json_schema, method_bibtex, page_bibtex, to_bibtex, to_json
+from reference_impls.knowledge import trace_html
+from reference_impls.knowledge.exports import json_schema, page_bibtex, to_bibtex, to_json
 from reference_impls.knowledge.markdown import badge, bullets, fence, front_matter, join, note, section, table
 from reference_impls.knowledge.method_page import (
     GUARANTEES,
@@ -15,6 +16,7 @@ from reference_impls.knowledge.method_page import (
     guarantee_badge,
     method_page,
     paper_links,
+    published,
     status_badge,
 )
 from reference_impls.knowledge.results import Results
@@ -27,7 +29,7 @@ FOLDERS = ("methods", "categories", "downloads", "generated")  # below docs/; no
 def pages(taxonomy: Taxonomy, results: Results) -> dict[str, str]:
     """Path below docs/ -> text, for pages, for the fragments that hand-written pages include, and for downloads."""
     found = {"methods/index.md": _index(taxonomy)}
-    found |= {f"categories/{c.id}.md": _category(c, taxonomy) for c in taxonomy.categories}
+    found |= {f"categories/{c.id}/index.md": _category(c, taxonomy) for c in taxonomy.categories}
     found |= {f"methods/{m.id}.md": method_page(m, taxonomy, results) for m in taxonomy.methods}
     found |= {f"generated/{name}.md": text for name, text in _fragments(taxonomy, results).items()}
     return found | {f"downloads/{name}": text for name, text in _downloads(taxonomy, results).items()}
@@ -35,10 +37,11 @@ def pages(taxonomy: Taxonomy, results: Results) -> dict[str, str]:
 
 def navigation(taxonomy: Taxonomy) -> list[Any]:
     """The site's navigation, in the form of mkdocs.yml."""
-    families = [{c.name: [f"categories/{c.id}.md", *_branches(c, taxonomy)]} for c in taxonomy.categories]
+    families = [{c.name: [f"categories/{c.id}/index.md", *_branches(c, taxonomy)]} for c in taxonomy.categories]
     return [
         {"Home": "index.md"},
         {"Techniques": ["methods/index.md", *families]},
+        {"Use": "use.md"},
         {
             "Evidence": [
                 {"How correctness is proved": "proofs.md"},
@@ -72,7 +75,7 @@ def method_table(methods: Iterable[Method], folder: str) -> str:
     rows = [
         (
             f"[{m.name}]({folder}{m.id}.md)",
-            f"{_authors(m)} {m.paper.year}, {m.paper.venue}",
+            f"{_authors(m)}, {published(m.paper)}",
             guarantee_badge(m),
             ", ".join(NEEDS[need][0] for need in m.needs),
             status_badge(m),
@@ -96,7 +99,9 @@ def _index(taxonomy: Taxonomy) -> str:
         " implementation whose claims are proved by tests. The others are described and wait for theirs."
     )
     families = [
-        section(c.name, f"[What this family is](../categories/{c.id}.md)", method_table(_methods(taxonomy, c.id), ""))
+        section(
+            c.name, f"[What this family is](../categories/{c.id}/index.md)", method_table(_methods(taxonomy, c.id), "")
+        )
         for c in taxonomy.categories
     ]
     return join([front_matter(title="All techniques", description=lead), "# All techniques", lead, *families])
@@ -112,7 +117,7 @@ def _category(category: Category, taxonomy: Taxonomy) -> str:
     }
     branches = [
         f"### {branch.name}\n\n{branch.summary}\n\n"
-        + method_table(_methods(taxonomy, category.id, branch.id), "../methods/")
+        + method_table(_methods(taxonomy, category.id, branch.id), "../../methods/")
         for branch in category.subcategories
     ]
     bibtex = to_bibtex(taxonomy, [category.id])
@@ -127,7 +132,7 @@ def _category(category: Category, taxonomy: Taxonomy) -> str:
             section(
                 "Cite",
                 f"All {bibtex.count('@')} papers of this family as "
-                f"[BibTeX](../downloads/{category.id}.bib){{ download }}.",
+                f"[BibTeX](../../downloads/{category.id}.bib){{ download }}.",
             ),
         ]
     )
@@ -139,6 +144,7 @@ def _category(category: Category, taxonomy: Taxonomy) -> str:
 def _fragments(taxonomy: Taxonomy, results: Results) -> dict[str, str]:
     return {
         "families": _families(taxonomy),
+        "glance": _glance(taxonomy, results),
         "progress": _progress(taxonomy),
         "suites": _suites(taxonomy),
         "zoo": _zoo(results.zoo),
@@ -159,10 +165,21 @@ def _families(taxonomy: Taxonomy) -> str:
         proved = f"Proved: {', '.join(done)}." if done else ""
         cards.append(
             f'<div class="card card--{category.id}" markdown>\n\n'
-            f"**[{category.name}](categories/{category.id}.md)**\n\n{category.summary}\n\n"
+            f"**[{category.name}](categories/{category.id}/index.md)**\n\n{category.summary}\n\n"
             f'<p class="card__count" markdown>{len(methods)} methods. {proved}</p>\n\n</div>'
         )
     return '<div class="cards" markdown>\n\n' + "\n\n".join(cards) + "\n\n</div>\n"
+
+
+def _glance(taxonomy: Taxonomy, results: Results) -> str:
+    """One recorded run for the home page: the first method that has drafts to show."""
+    for method in taxonomy.methods:
+        run = next(iter(results.traces.get(method.id, {}).get("runs", [])), None)
+        if run and any(step["drafted"] for step in run["steps"]):
+            (_, html), *_ = trace_html.render(results.traces[method.id])
+            link = f"A real run of [{method.name}](methods/{method.id}.md#a-real-run) on a small trained model:"
+            return f'<div class="glance" markdown>\n\n{link}\n\n{html}\n\n</div>\n'
+    return "\n"
 
 
 def _progress(taxonomy: Taxonomy) -> str:
@@ -233,7 +250,7 @@ def _measured(taxonomy: Taxonomy, bench: dict[str, Any] | None) -> str:
     setup = {key: value for key, value in bench.items() if key != "rows"}
     return join(
         [
-            "Time ratio: plain decoding's time divided by the method's, median and quartiles over pairs of runs.",
+            "Speedup: plain decoding's time divided by the method's, median and quartiles over pairs of runs.",
             section("Continuing a text", figures_table(language, names)),
             section("Translating a sentence", figures_table(translation, names)),
             section("Setup", _nested(setup)),
@@ -294,7 +311,6 @@ def _downloads(taxonomy: Taxonomy, results: Results) -> dict[str, str]:
         "references.bib": to_bibtex(taxonomy),
     }
     found |= {f"{c.id}.bib": to_bibtex(taxonomy, [c.id]) for c in taxonomy.categories}
-    found |= {f"{m.id}.bib": method_bibtex(m) for m in taxonomy.methods}
     found |= {f"{name}.py": text for name, text in results.bundles.items() if text}
     return found | {
         f"traces/{name}.json": json.dumps(data, ensure_ascii=False) for name, data in results.traces.items()

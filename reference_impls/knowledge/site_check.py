@@ -1,7 +1,7 @@
 """Checks a built site for what `mkdocs build --strict` does not see.
 
-Every link and every anchor leads somewhere, no id occurs twice on a page, and no page makes the reader's browser talk to
-another host. Links that a reader may follow to other sites are not looked at.
+Every link and every anchor leads somewhere, no id occurs twice on a page, and no page makes the reader's browser talk
+to another host. Links that a reader may follow to other sites are not looked at.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from urllib.parse import unquote, urldefrag
 
 # Elements that make a browser fetch something, and the attributes that say what.
 FETCHED = {
-    "audio": ("src",), "embed": ("src",), "feimage": ("href", "xlink:href"), "iframe": ("src",), "image": ("href", "xlink:href"),
-    "img": ("src", "srcset"), "input": ("src",), "object": ("data",), "script": ("src",), "source": ("src", "srcset"),
-    "track": ("src",), "use": ("href", "xlink:href"), "video": ("src", "poster"),
+    "audio": ("src",), "embed": ("src",), "feimage": ("href", "xlink:href"), "iframe": ("src",),
+    "image": ("href", "xlink:href"), "img": ("src", "srcset"), "input": ("src",), "object": ("data",),
+    "script": ("src",), "source": ("src", "srcset"), "track": ("src",), "use": ("href", "xlink:href"),
+    "video": ("src", "poster"),
 }  # fmt: skip
 FOLLOWED = {"a": ("href",), "area": ("href",), "form": ("action",)}
 NAMED_ONLY = {"canonical", "alternate", "author", "license", "me"}  # `link` relations that fetch nothing

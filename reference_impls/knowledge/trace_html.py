@@ -30,7 +30,11 @@ def _run(run: dict[str, Any], trace: dict[str, Any]) -> str:
     steps, pieces = run["steps"], trace["pieces"]
     depth = trace.get("depth")
     if any(step["canvas"] for step in steps):
-        body = [_legend(["masked", "changed"]), _text(run, trace, shown=[]), _canvases(steps, trace)]
+        body = [
+            _legend(["masked"] * _is_masked(steps, trace) + ["changed"]),
+            _text(run, trace, shown=[]),
+            _canvases(steps, trace),
+        ]
     elif depth and any(step["layers"] for step in steps):
         body = [_legend(["depth"]), _text(run, trace, steps, depth), _depths(steps, depth)]
     else:
@@ -42,7 +46,7 @@ def _run(run: dict[str, Any], trace: dict[str, Any]) -> str:
 def summary(run: dict[str, Any]) -> str:
     """The run in one or two sentences."""
     figures = run["figures"]
-    text = f"{figures['tokens']} tokens in {_count(figures['passes'], 'pass', 'passes')} of the target"
+    text = f"{figures['tokens']} tokens in {_count(figures['passes'], 'pass', 'passes')} of the model"
     text += f", {figures['tokens_per_pass']:.2f} per pass."
     if figures.get("acceptance") is not None:
         text += f" {figures['acceptance']:.0%} of the drafted tokens were kept."
@@ -62,9 +66,10 @@ def _piece(text: str, *, inline: bool = True) -> str:
     return escape(text).replace("&#10;", NEWLINE + ("&#10;" if inline else ""))
 
 
-def _token(text: str, kind: str, title: str, *, style: str = "", inline: bool = True) -> str:
-    style = f' style="{style}"' if style else ""
-    return f'<span class="t t--{kind}" title="{escape(title)}"{style}>{_piece(text, inline=inline)}</span>'
+def _token(text: str, kind: str, title: str, *, share: float | None = None, inline: bool = True) -> str:
+    more = f' title="{escape(title)}"' if title else ""
+    more += "" if share is None else f' style="--share:{share:.2f}"'
+    return f'<span class="t t--{kind}"{more}>{_piece(text, inline=inline)}</span>'
 
 
 def _legend(kinds: Iterable[str]) -> str:
@@ -72,8 +77,8 @@ def _legend(kinds: Iterable[str]) -> str:
     samples["masked"] = (MASK, "still masked, decided by a later pass")
     samples["changed"] = ('<span class="t t--changed">token</span>', "new or changed in this pass")
     samples["depth"] = (
-        '<span class="t t--depth" style="--depth:50%">token</span>',
-        "the fill is the share of layers used",
+        "".join(_token(word, "depth", "", share=share) for word, share in (("few", 0.1), ("half", 0.5), ("all", 1.0))),
+        "layers used: the more, the darker and the thicker the bar",
     )
     items = "".join(f"<li>{samples[kind][0]} {samples[kind][1]}</li>" for kind in kinds)
     return f'<ul class="trace__legend">{items}</ul>'
@@ -88,8 +93,7 @@ def _text(run: dict[str, Any], trace: dict[str, Any], shown: list[dict[str, Any]
         for i, token in enumerate(step["emitted"]):
             kind, piece = next(kinds), pieces[str(token)]
             if layers and depth:
-                style = f"--depth:{layers[i] / depth:.0%}"
-                spans.append(_token(piece, "depth", f"{layers[i]} of {depth} layers", style=style))
+                spans.append(_token(piece, "depth", f"{layers[i]} of {depth} layers", share=layers[i] / depth))
             else:
                 spans.append(_token(piece, kind, f"step {number}: {LEGEND[kind]}"))
     head = f'<span class="t__prompt" title="prompt">{_piece(prompt)}</span>'
@@ -141,6 +145,11 @@ def _depths(steps: list[dict[str, Any]], depth: int) -> str:
     )
     head = "<tr><th>layers</th><th>tokens</th><th></th></tr>"
     return _details("Tokens by layers used", f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>")
+
+
+def _is_masked(steps: list[dict[str, Any]], trace: dict[str, Any]) -> bool:
+    """Whether a pass left something to a later one."""
+    return any(trace.get("mask") in step["canvas"] for step in steps)
 
 
 def _canvases(steps: list[dict[str, Any]], trace: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Mask-Predict: write the whole translation at once, then mask the doubtful words and write them again.
+r"""Mask-Predict: write the whole translation at once, then mask the doubtful words and write them again.
 
 Mask-Predict: Parallel Decoding of Conditional Masked Language Models. Marjan Ghazvininejad, Omer Levy, Yinhan Liu, Luke
 Zettlemoyer. EMNLP-IJCNLP 2019. https://arxiv.org/abs/1904.09324
@@ -12,15 +12,15 @@ is a constant that you choose, whatever the length.
 
 Algorithm
 ---------
-1. *Length*: a LENGTH token in front of the source predicts $p(N \\mid X)$. Decode the `candidates` likeliest lengths
+1. *Length*: a LENGTH token in front of the source predicts $p(N \mid X)$. Decode the `candidates` likeliest lengths
    in parallel, as one batch.
-2. *Mask*: in pass $t = 0, \\dots, T - 1$ mask the $n_t = \\max(1, \\lfloor N (T - t) / T \\rfloor)$ tokens with the
-   lowest $\\log p_i$; in the first pass that is all of them.
+2. *Mask*: in pass $t = 0, \dots, T - 1$ mask the $n_t = \max(1, \lfloor N (T - t) / T \rfloor)$ tokens with the
+   lowest $\log p_i$; in the first pass that is all of them.
 3. *Predict*: one pass of the decoder. A masked place $i$ takes
-   $y_i = \\arg\\max_w p(w \\mid X, Y_{obs})$ and $p_i = p(y_i \\mid X, Y_{obs})$.
+   $y_i = \arg\max_w p(w \mid X, Y_{obs})$ and $p_i = p(y_i \mid X, Y_{obs})$.
    An observed place keeps its token and its $p_i$, though that number is from an earlier pass.
-4. *Commit*: after $T$ passes, keep the candidate with the highest $\\frac{1}{N} \\sum_i \\log p_i$.
-5. *Training*: draw $n$ uniformly from $1, \\dots, N$, mask $n$ random tokens of the target, and sum the cross-entropy
+4. *Commit*: after $T$ passes, keep the candidate with the highest $\frac{1}{N} \sum_i \log p_i$.
+5. *Training*: draw $n$ uniformly from $1, \dots, N$, mask $n$ random tokens of the target, and sum the cross-entropy
    of these tokens (label smoothing 0.1) and that of the length.
 
 Guarantee
@@ -33,8 +33,8 @@ Differences from the paper
 1. The fully masked case, where decoding starts, occurs in training; the published code draws $n < N$ for $N > 1$.
 2. $n_t$ is computed in integers, because $N (1 - t / T)$ in floating point can fall just short of a whole number.
 3. Padding and mask can never be predicted. Lengths start at 1, not 2, for the canvas holds no begin or end symbol.
-4. `length_weight` adds $\\log p(N \\mid X)$ to a candidate's score. The paper's rule is 0, which prefers a fluent
-   sentence of a wrong length where the length is in fact certain.
+4. `length_weight` times $\log p(N \mid X)$ may be added to a candidate's score. The paper's rule, the default 0, can
+   prefer a fluent sentence of a wrong length although the length is certain.
 5. The feed-forward halves are gated and the norms come first, as everywhere in this project.
 
 Example

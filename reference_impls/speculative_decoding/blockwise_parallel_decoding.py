@@ -6,8 +6,8 @@ https://arxiv.org/abs/1811.03115
 Idea
 ----
 Train $k - 1$ cheap heads beside the model's own: from one position they predict the tokens two, three, … places ahead.
-Their guesses are checked by the model's own head, which scores all of them in one pass. Checking and proposing share the
-network, so the pass that checks one block also holds the features from which the heads propose the next.
+Their guesses are checked by the model's own head, which scores all of them in one pass. Checking and proposing share
+the network, so the pass that checks one block also holds the features from which the heads propose the next.
 
 Algorithm
 ---------

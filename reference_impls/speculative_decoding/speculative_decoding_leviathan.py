@@ -64,7 +64,7 @@ from reference_impls.core.verify import check_draft, verify_chain
 
 
 class Bigram(nn.Module):
-    """A drafter of negligible cost: a table of next-token logits [vocab, vocab] by the last token alone (section 3.6)."""
+    """A drafter of negligible cost: a table [vocab, vocab] of next-token logits by the last token (section 3.6)."""
 
     def __init__(self, table: Tensor) -> None:
         super().__init__()

@@ -7,7 +7,7 @@
 from reference_impls.testing.checks import Check, Suite
 from reference_impls.testing.laws import Exhaustive, autoregressive_law, exact_law, total_variation
 from reference_impls.testing.report import SUITES, Report, Result, prove, suites_for, verify
-from reference_impls.testing.tiny import BUILDERS, KitError, Scene, language_model, options
+from reference_impls.testing.tiny import BUILDERS, KitError, Scene, flat_model, language_model, options
 
 __all__ = [
     "BUILDERS",
@@ -21,6 +21,7 @@ __all__ = [
     "Suite",
     "autoregressive_law",
     "exact_law",
+    "flat_model",
     "language_model",
     "options",
     "prove",

@@ -27,7 +27,7 @@ def _scene(guess: Guess = "random", prompt: tuple[int, ...] = (5, 3, 8, 1), gues
 def _run(
     generate: Generate, scene: Scene, limit: int = LIMIT, temperature: float = 0.0, seed: int = 0, **more: Any
 ) -> Generation:
-    own = options(generate, scene) | more
+    own = options(generate, scene, **more)
     return generate(scene.target, list(scene.prompt), limit, sampler=Sampler(temperature, seed=seed), **own)
 
 
@@ -67,9 +67,10 @@ def _limits(generate: Generate) -> None:
     for guess in QUALITIES:
         for prompt in ((5, 3, 8, 1), (2,)):
             scene = _scene(guess, prompt)
-            wanted = _run(generate, scene).tokens
+            own = options(generate, scene)
+            wanted = _run(generate, scene, **own).tokens
             for limit in range(LIMIT + 1):
-                tokens = _run(generate, scene, limit).tokens
+                tokens = _run(generate, scene, limit, **own).tokens
                 require(len(tokens) == limit, f"asked for {limit} tokens after {len(prompt)}, it gave {len(tokens)}")
                 if not takes(generate, "decay"):  # an option that looks at the limit changes the text with it
                     require(tokens == wanted[:limit], f"with limit {limit} the text is another: {tokens}")
@@ -79,11 +80,12 @@ def _end(generate: Generate) -> None:
     inside = 0
     for guess in QUALITIES:
         scene = _scene(guess)
-        free = _run(generate, scene)
+        own = options(generate, scene)
+        free = _run(generate, scene, **own)
         for place, eos in enumerate(free.tokens):
             if eos in free.tokens[:place]:
                 continue
-            result = _run(generate, scene, eos=eos)
+            result = _run(generate, scene, eos=eos, **own)
             wanted = free.tokens[: place + 1]
             require(result.tokens == wanted, f"with end token {eos} the text is {result.tokens} and not {wanted}")
             last = result.steps[-1]

@@ -11,7 +11,7 @@ from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.testing.checks import Check, Generate, Suite, later, require
 from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
-from reference_impls.testing.tiny import PERIOD, Guess, Scene, guessing, language_model, options, varied_model
+from reference_impls.testing.tiny import PERIOD, Guess, Scene, flat_model, guessing, options, varied_model
 
 TOLERANCE = 1e-6
 PROMPTS = ([5, 3, 8, 1], [2], [7, 7, 0, 4, 9, 6, 2])
@@ -28,7 +28,7 @@ def law_of(generate: Generate, scene: Scene, limit: int, eos: int | None = None,
 
 
 def _same_law(generate: Generate, vocab: int, guesses: int, limit: int, eos: int | None = None, **settings: Any) -> None:
-    scene = Scene(language_model(vocab), [0, 1], guesses)
+    scene = Scene(flat_model(vocab), [0, 1], guesses)
     found = law_of(generate, scene, limit, eos, **settings)
     wanted = autoregressive_law(scene.target, scene.prompt, limit, eos=eos, **settings)
     distance = total_variation(found, wanted)

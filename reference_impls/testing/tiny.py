@@ -48,10 +48,18 @@ class Scene:
 
 
 def language_model(vocab: int = 3, *, seed: int = 0, layers: int = 2) -> LanguageModel:
-    """A random decoder with flat laws that depend on the whole context; other seeds give clearly different laws."""
+    """A random decoder in double precision; the same seed gives the same weights."""
     shape = Shape(vocab, dim=8, layers=layers, heads=2, kv_heads=1, head_dim=4, hidden=12, tied=False)
     with seeded(seed):
         return LanguageModel(shape).double().eval()
+
+
+def flat_model(vocab: int = 3) -> LanguageModel:
+    """A target for exact laws: flat, different after every context, and clearly different from its drafter's.
+
+    Otherwise a mistake could hide in what is certain, or in what is the same. The seeds were chosen for it.
+    """
+    return language_model(vocab, seed={2: 53, 3: 2}[vocab])
 
 
 def varied_model(layers: int = 3) -> LanguageModel:
@@ -119,7 +127,8 @@ def _drafter(scene: Scene) -> LanguageModel:
         return scene.target
     if scene.guess == "noisy":
         return Erring.of(scene.target)
-    return language_model(scene.target.shape.vocab, seed=1001, layers=1)
+    vocab = scene.target.shape.vocab
+    return language_model(vocab, seed={2: 281, 3: 170}.get(vocab, 1001), layers=1)
 
 
 Builder = Callable[[Scene], Any]

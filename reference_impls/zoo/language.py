@@ -48,10 +48,13 @@ class Phase:
 
 
 PHASES = {
-    "drafter": (Phase(2, 10_000, 6, 256, (6e-3, 1e-2), 0.5, library=2, seed=0),),
+    "drafter": (
+        Phase(2, 10_000, 6, 256, (6e-3, 1e-2), 0.5, library=2, seed=0),
+        Phase(2, 2_500, 3, 512, (3e-3, 3e-3), 1.0, library=6, seed=3),
+    ),
     "target": (
-        Phase(12, 3_500, 6, 256, (4e-3, 5e-3), 0.0, library=6, seed=1),
-        Phase(24, 3_000, 3, 512, (4e-3, 4e-3), 0.6, library=6, seed=2),
+        Phase(12, 2_500, 6, 256, (4e-3, 5e-3), 0.0, library=6, seed=1),
+        Phase(24, 2_800, 3, 512, (4e-3, 4e-3), 0.6, library=6, seed=2),
     ),
 }
 
@@ -188,10 +191,10 @@ def train_stack(name: str, folder: Path, steps: int | None, seed: int) -> dict[s
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         model = LanguageModel(DRAFTER)
         model.load_state_dict(load_state("drafter", folder=folder))
-    for phase in PHASES[name]:
-        data = encode(read_corpus(phase.library)["train"], tokenizer)
-        if phase.layers > model.shape.layers:
-            model = grow(model, phase.layers)
+    for planned in PHASES[name]:
+        data = encode(read_corpus(planned.library)["train"], tokenizer)
+        if planned.layers > model.shape.layers:
+            model = grow(model, planned.layers)
         train_language_model(
             model, data, dataclasses.replace(phase, steps=steps or phase.steps, seed=phase.seed + seed)
         )

@@ -45,6 +45,7 @@ PRICES = (*range(2, 100), *range(100, 1000, 100))
 DAYS = range(1, 29)
 UNITS = "ein zwei drei vier fünf sechs sieben acht neun zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig"
 MORPH = re.compile("|".join(sorted([*UNITS.split(), "und", "hundert", "sten"], key=len, reverse=True)))
+PIECE = re.compile(r"[\w@]+-?|[^\w\s]")  # a word with its joining mark, or a punctuation mark
 SCALES = (1_000, 1_000_000, 1_000_000_000)
 
 
@@ -94,8 +95,8 @@ class Task:
         raise NotImplementedError
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text of this task. Raises ZooError for an unknown word."""
-        pieces = text.replace("- ", "-").replace("-", "- ").replace(" ,", ",").replace(",", " ,").split()
+        """Token ids of a text of this task, as one writes it or in its parts. Raises ZooError for an unknown word."""
+        pieces = " ".join(map(compound, PIECE.findall(text))).split()
         unknown = [piece for piece in pieces if piece not in self._ids]
         if unknown:
             raise ZooError(f"the task {self.name} has no word {unknown[0]!r}: task({self.name!r}).vocabulary lists all")
@@ -153,6 +154,7 @@ class Lite(Task):
                 yield " ".join((example.source, *example.references))
 
     def draw(self, chance: random.Random) -> Example:
+        """A payment, a sale or an order between two people, on some day."""
         return chance.choice((self._pay, self._sell, self._order))(chance)
 
     def _pay(self, chance: random.Random) -> Example:
@@ -223,6 +225,7 @@ class Frh(Task):
             )
 
     def draw(self, chance: random.Random) -> Example:
+        """A number of 5 to 12 digits, every count of digits as likely."""
         digits = chance.randint(5, 12)
         return self._of(chance.randrange(10 ** (digits - 1), 10**digits))
 

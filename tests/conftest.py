@@ -1,0 +1,49 @@
+"""What all tests share: one thread, and one test for every check that the taxonomy asks of an implemented method."""
+
+import importlib
+
+import pytest
+import torch
+
+from reference_impls.knowledge.loading import load_taxonomy
+from reference_impls.testing import SUITES, suites_for
+
+torch.set_num_threads(1)  # the models are tiny, and results must not depend on the number of cores
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "suite(name): run once for every check of this suite, of every method it is for")
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed():
+    """A test that draws random numbers draws the same ones every time."""
+    torch.manual_seed(0)
+
+
+def implemented():
+    """The methods that have a reference implementation."""
+    return [method for method in load_taxonomy().methods if method.is_implemented]
+
+
+def pytest_generate_tests(metafunc):
+    """Give `check` every check of the suite that the test is marked with, and `method_id` every method of it."""
+    marker = metafunc.definition.get_closest_marker("suite")
+    if marker is None:
+        return
+    suite = SUITES[marker.args[0]]
+    methods = [method for method in implemented() if suite in suites_for(method)]
+    if "method_id" in metafunc.fixturenames:
+        metafunc.parametrize("method_id", [method.id for method in methods])
+    if "check" in metafunc.fixturenames:
+        metafunc.parametrize("check", [one for method in methods for one in parameters(method, suite)])
+
+
+def parameters(method, suite):
+    """One pytest parameter for each check; those that the taxonomy skips carry its reason."""
+    generate = importlib.import_module(method.module).generate
+    for check in suite.checks(generate):
+        skip = method.implementation.skip
+        reason = skip.get(suite.name) or skip.get(f"{suite.name}/{check.name}")
+        marks = [pytest.mark.skip(reason=reason)] if reason else []
+        yield pytest.param(check, id=f"{method.id}-{check.name}", marks=marks)

@@ -1,0 +1,142 @@
+"""The benchmark's arithmetic and its honesty, on tiny random models. No test depends on how long anything took."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from reference_impls import autoregressive, bench
+from reference_impls.cli import app
+from reference_impls.core.generation import Generation, Step
+from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.knowledge.loading import load_taxonomy
+from reference_impls.speculative_decoding import speculative_decoding_leviathan
+
+PROMPTS = [[1, 2, 3], [4], [5, 6]]
+PLAN = bench.Plan(prompts=3, limit=8, repeat=2)
+
+
+def model(seed: int, layers: int = 2) -> LanguageModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LanguageModel(Shape(vocab=16, dim=16, layers=layers, heads=2, kv_heads=2, head_dim=8, hidden=16)).eval()
+
+
+@pytest.fixture(scope="module")
+def options() -> dict[str, Any]:
+    return {"target": model(0), "drafter": model(1, layers=1), "gamma": 3}
+
+
+def test_pairs_alternate_and_exclude_the_warm_up() -> None:
+    calls: list[str] = []
+
+    def run(name: str) -> bench.Run:
+        return lambda: calls.append(name) or Generation([1], [Step([1])])
+
+    ticks: list[str] = []
+    pairs = bench.paired([(run("a"), run("A")), (run("b"), run("B")), (run("c"), run("C"))], "title", ticks.append)
+    assert calls == ["a", "A", "a", "A", "B", "b", "c", "C"]
+    assert len(pairs) == len(ticks) == 3
+
+
+def test_spread_is_the_median_and_quartiles() -> None:
+    assert bench.spread([3.0, 1.0, 2.0, 5.0, 4.0]) == {"speedup": 3.0, "speedup_q1": 2.0, "speedup_q3": 4.0, "pairs": 5}
+    assert bench.spread([2.0]) == {"speedup": 2.0, "speedup_q1": 2.0, "speedup_q3": 2.0, "pairs": 1}
+
+
+def test_figures_are_sums_over_all_prompts(options: dict[str, Any]) -> None:
+    pairs = bench.language_pairs(speculative_decoding_leviathan.generate, options, PROMPTS, 0.8, plan=PLAN)
+    assert len(pairs) == 6
+    assert pairs[0].own.tokens != pairs[3].own.tokens  # another seed
+    row = bench.language_row("x", 0.8, options, pairs)
+    tokens = sum(len(pair.own.tokens) for pair in pairs)
+    assert tokens == 6 * PLAN.limit
+    assert row["tokens_per_pass"] == tokens / sum(pair.own.passes for pair in pairs)
+    assert row["setting"] == "temperature 0.8, gamma 3"
+    assert row["pairs"] == 6
+
+
+def test_an_exact_method_agrees_and_a_forger_is_caught(options: dict[str, Any]) -> None:
+    target = options["target"]
+    honest = bench.language_pairs(speculative_decoding_leviathan.generate, options, PROMPTS, 0.0, plan=PLAN)[:3]
+    row = bench.agreement(target, PROMPTS, honest, exact=True)
+    assert row["as_promised"] is True
+    assert row["identical_tokens"] == 1.0
+
+    def forger(*, limit: int, prompt: list[int], **rest: Any) -> Generation:
+        result = autoregressive.generate(prompt=prompt, limit=limit, **rest)
+        if prompt == PROMPTS[1]:
+            result.tokens[5] = (result.tokens[5] + 1) % 16
+        return result
+
+    forged = bench.language_pairs(forger, {"target": target}, PROMPTS, 0.0, plan=PLAN)[:3]
+    row = bench.agreement(target, PROMPTS, forged, exact=True)
+    assert row == {
+        "texts": 3, "identical_texts": 2, "identical_tokens": 23 / 24, "rounding_ties": 0, "as_promised": False,
+    }  # fmt: skip
+    assert "as_promised" not in bench.agreement(target, PROMPTS, forged, exact=False)
+
+
+def test_a_tie_of_two_logits_is_told_apart_from_a_mistake() -> None:
+    target = model(0)
+    with torch.no_grad():
+        target.embedding[7] = target.embedding[3]  # tied weights: tokens 3 and 7 always have the same logit
+
+    def pair(ours: list[int], theirs: list[int]) -> bench.Pair:
+        return bench.Pair(Generation(theirs), Generation(ours), 1.0, 2.0)
+
+    assert bench.is_tie(target, [1], pair([2, 7, 1], [2, 3, 5]))
+    assert not bench.is_tie(target, [1], pair([2, 4], [2, 3]))
+    assert not bench.is_tie(target, [1], pair([2], [2, 3]))
+    assert pair([2], [2]).speedup == 0.5
+
+
+@pytest.mark.parametrize("name", ["prompts", "limit", "repeat"])
+def test_less_than_one_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is 0; it must be at least 1"):
+        bench.Plan(**{"prompts": 1, "limit": 1, "repeat": 1} | {name: 0})
+    result = CliRunner().invoke(app, ["bench", f"--{name}", "0"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "must be at least 1" in result.stderr
+
+
+def test_too_many_prompts_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 held-out prompts were asked for, but there are 2"):
+        bench.take(["a", "b"], 3, "held-out prompts")
+
+
+def test_one_thread_is_only_borrowed() -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(ZeroDivisionError), bench.one_thread():
+        assert torch.get_num_threads() == 1
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == before
+
+
+def test_the_environment_names_no_host() -> None:
+    found = bench.environment()
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["machine"]["cores"] >= 1
+    assert set(found["machine"]) == {"processor", "cores", "threads", "system"}
+
+
+@pytest.mark.slow
+def test_every_implemented_method_has_its_rows(tmp_path: Path) -> None:
+    output = tmp_path / "bench.json"
+    words = ["bench", "--prompts", "2", "--limit", "6", "-o", str(output), "--json"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    report = json.loads(output.read_text(encoding="utf-8"))
+    assert report == json.loads(result.stdout)
+    assert report["command"] == "accelgen bench --prompts 2 --limit 6 --repeat 1"
+    taxonomy = load_taxonomy()
+    expected = itertools.chain.from_iterable(
+        [method.id] * len(bench.settings_of(method)) for method in taxonomy.methods if method.is_implemented
+    )
+    assert [row["id"] for row in report["rows"]] == list(expected)
+    assert all(row["pairs"] == 2 and row["speedup"] > 0 for row in report["rows"])
+    assert bench.pairs_of(taxonomy, bench.Plan(2, 6)) == sum(row["pairs"] for row in report["rows"])

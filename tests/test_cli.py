@@ -1,0 +1,303 @@
+"""`accelgen`: what it prints, what it writes, and that every wrong input is one sentence and exit code 2."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from reference_impls import zoo
+from reference_impls.cli import app, output
+from reference_impls.cli.running import parse_options
+from reference_impls.cli.tokens import has_colour, legend, render
+from reference_impls.core.generation import Generation, Step
+from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.seq2seq import EncoderDecoder
+from reference_impls.knowledge.loading import PROJECT_ROOT, load_taxonomy
+from reference_impls.non_autoregressive.mask_predict import ConditionalMaskedModel
+from reference_impls.zoo.tasks import MASK, PAD, task
+
+LEVIATHAN = "speculative-decoding-leviathan"
+
+
+def accelgen(*words: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == code, result.output + repr(result.exception)
+    return result
+
+
+def refusal(*words: str) -> str:
+    """The one sentence on stderr; nothing else was printed."""
+    result = accelgen(*words, code=2)
+    assert result.stdout == ""
+    assert result.stderr.startswith("accelgen: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+@pytest.fixture
+def tiny_zoo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Random models in place of the trained ones, and a token for each byte."""
+    lite = task("lite")
+
+    def load(name: str, **_: Any) -> Any:
+        torch.manual_seed(len(name))
+        if name.startswith("translation"):
+            shape = Shape(vocab=len(lite.vocabulary), dim=16, layers=1, heads=2, kv_heads=2, head_dim=8, hidden=16)
+            if name.endswith("masked"):
+                return ConditionalMaskedModel(shape, lite.longest, pad=PAD, mask_id=MASK).eval()
+            return EncoderDecoder(shape, lite.longest).eval()
+        return LanguageModel(Shape(vocab=128, dim=16, layers=2, heads=2, kv_heads=2, head_dim=8, hidden=16)).eval()
+
+    state = torch.random.get_rng_state()
+    monkeypatch.setattr(zoo, "load", load)
+    monkeypatch.setattr(zoo, "encode", lambda text: list(text.encode("ascii")))
+    monkeypatch.setattr(zoo, "pieces", lambda tokens: [chr(token) for token in tokens])
+    monkeypatch.setattr(zoo, "prompts", lambda: ["def f(x):", "import "])
+    yield
+    torch.random.set_rng_state(state)
+
+
+# ---- the catalogue ------------------------------------------------------------------------------------------------
+
+
+def test_list_names_every_method() -> None:
+    text = accelgen("list").stdout
+    taxonomy = load_taxonomy()
+    assert all(f"{method.id} " in text for method in taxonomy.methods)
+    assert f"{len(taxonomy.methods)} of {len(taxonomy.methods)} methods" in text
+
+
+def test_list_filters_and_speaks_json() -> None:
+    rows = json.loads(accelgen("list", "--status", "proved", "--category", "early-exiting", "--json").stdout)
+    assert "calm" in [row["id"] for row in rows]
+    assert {(row["category"], row["status"]) for row in rows} == {("early-exiting", "proved")}
+    exact = json.loads(accelgen("list", "--guarantee", "exact-distribution", "--json").stdout)
+    assert LEVIATHAN in [row["id"] for row in exact]
+    assert {row["guarantee"] for row in exact} == {"exact-distribution"}
+
+
+def test_an_unknown_category_suggests_the_nearest() -> None:
+    assert "did you mean 'early-exiting'?" in refusal("list", "--category", "early-exit")
+
+
+@pytest.mark.parametrize(
+    "words", [["show"], ["show", "--json"], ["cite"], ["cite", "--page"], ["copy"], ["run"], ["run", "--json"], ["verify"]]
+)
+def test_an_unknown_id_suggests_the_nearest(words: list[str]) -> None:
+    command, *options = words
+    assert f"did you mean '{LEVIATHAN}'" in refusal(command, "speculative-decoding-leviatan", *options)
+
+
+@pytest.mark.parametrize("command", ["copy", "run", "verify", "trace"])
+def test_a_planned_method_is_not_implemented_yet(command: str) -> None:
+    planned = next(method.id for method in load_taxonomy().methods if not method.is_implemented)
+    assert f"{planned} is not implemented yet" in refusal(command, planned)
+
+
+def test_show_prints_the_call_and_json_is_the_entry() -> None:
+    text = accelgen("show", LEVIATHAN).stdout
+    assert "gamma: int" in text
+    assert "reference_impls/speculative_decoding/speculative_decoding_leviathan.py" in text
+    entry = json.loads(accelgen("show", LEVIATHAN, "--json").stdout)
+    assert entry == load_taxonomy().method(LEVIATHAN).model_dump(mode="json")
+
+
+def test_cite_gives_the_paper_or_the_page() -> None:
+    paper, page = accelgen("cite", "calm").stdout, accelgen("cite", "calm", "--page").stdout
+    assert "{calm," in paper
+    assert paper.startswith("@")
+    assert page.startswith("@")
+    assert page != paper
+
+
+def test_copy_writes_what_it_prints(tmp_path: Path) -> None:
+    target = tmp_path / "method.py"
+    printed = accelgen("copy", LEVIATHAN).stdout
+    done = accelgen("copy", LEVIATHAN, "-o", str(target))
+    assert done.stdout == ""
+    assert target.read_text(encoding="utf-8") == printed
+    assert "def generate(" in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["method.py"]  # no temporary file stays
+
+
+def test_copy_refuses_a_directory_and_a_missing_one(tmp_path: Path) -> None:
+    assert "is a directory" in refusal("copy", LEVIATHAN, "-o", str(tmp_path))
+    assert "does not exist" in refusal("copy", LEVIATHAN, "-o", str(tmp_path / "no" / "method.py"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old", encoding="utf-8")
+    with pytest.raises(UnicodeEncodeError):
+        output.replace(path, "new \ud800")
+    assert path.read_text(encoding="utf-8") == "old"
+    assert [found.name for found in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_validate_counts_and_names_the_line_of_a_mistake(tmp_path: Path) -> None:
+    assert "is valid" in accelgen("validate").stdout
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("version: 1.0.0\nmethods: [\n", encoding="utf-8")
+    assert "broken.yaml, line" in refusal("validate", str(broken))
+    report = json.loads(accelgen("validate", str(broken), "--json", code=2).stdout)
+    assert report["valid"] is False
+    assert "line" in report["error"]
+    assert "cannot be read" in refusal("validate", str(tmp_path / "missing.yaml"))
+
+
+def test_exports_are_what_they_say(tmp_path: Path) -> None:
+    data = json.loads(accelgen("export", "json").stdout)
+    assert len(data["methods"]) == len(load_taxonomy().methods)
+    assert json.loads(accelgen("export", "schema").stdout)["$schema"].startswith("https://json-schema.org/")
+    accelgen("export", "bibtex", "-o", str(tmp_path / "all.bib"))
+    assert f"{{{LEVIATHAN}," in (tmp_path / "all.bib").read_text(encoding="utf-8")
+
+
+def test_light_commands_do_not_import_torch() -> None:
+    import subprocess
+    import sys
+
+    script = (
+        "import sys; from typer.testing import CliRunner; from reference_impls.cli import app\n"
+        "for words in (['list'], ['--help'], ['show', 'calm'], ['cite', 'calm'], ['validate']):\n"
+        "    assert CliRunner().invoke(app, words).exit_code == 0, words\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=PROJECT_ROOT)
+
+
+# ---- run ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("tiny_zoo")
+def test_run_reports_its_own_tokens() -> None:
+    words = ["run", LEVIATHAN, "--prompt", "def g(", "--limit", "9", "--temperature", "0.8", "--seed", "3", "--gamma", "2"]
+    report = json.loads(accelgen(*words, "--json").stdout)
+    assert report["options"] == {"limit": 9, "temperature": 0.8, "seed": 3, "gamma": 2}
+    assert report["figures"]["passes"] == len(report["steps"])
+    assert all(len(step["drafted"]) == 2 for step in report["steps"])
+    assert report["text"] == "".join(map(chr, report["tokens"]))
+    assert len(report["kinds"]) == len(report["tokens"]) == report["figures"]["tokens"]
+    assert report == json.loads(accelgen(*words, "--json").stdout)  # the same seed, the same run
+
+
+@pytest.mark.usefixtures("tiny_zoo")
+def test_run_shows_legend_and_figures_without_escape_codes() -> None:
+    text = accelgen("run", LEVIATHAN, "--limit", "12", "--gamma=3").stdout
+    assert text.startswith("def f(x):")
+    assert "⟨rejected and corrected⟩" in text
+    assert "tokens per pass" in text
+    assert "\x1b" not in text
+
+
+@pytest.mark.usefixtures("tiny_zoo")
+def test_run_knows_the_baseline_and_the_translators() -> None:
+    baseline = json.loads(accelgen("run", "autoregressive", "--limit", "5", "--json").stdout)
+    assert baseline["figures"]["passes"] == len(baseline["tokens"])
+    sentence = "Emma paid Julia eighty-one euros for ten keys on the twelfth of April ."
+    report = json.loads(accelgen("run", "mask-predict", "--prompt", sentence, "--iterations", "3", "--json").stdout)
+    assert report["figures"]["passes"] == 3
+    assert report["prompt"] == sentence
+    shown = accelgen("run", "mask-predict", "--iterations", "3").stdout
+    assert "pass  3" in shown
+    assert "no word 'Zebra'" in refusal("run", "mask-predict", "--prompt", "Zebra")
+    assert "leave out --limit" in refusal("run", "mask-predict", "--limit", "3")
+
+
+@pytest.mark.usefixtures("tiny_zoo")
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--gama", "4"], "did you mean 'gamma'?"),
+        (["--gamma", "four"], "--gamma cannot be 'four'"),
+        (["--gamma"], "--gamma needs a value"),
+        (["--drafter", "x"], "has no option --drafter"),
+        (["stray"], "belongs to no option"),
+        (["--gamma", "0"], "gamma"),
+        (["--temperature", "-1"], "temperature is -1"),
+    ],
+)
+def test_run_refuses_options_that_cannot_be(words: list[str], sentence: str) -> None:
+    assert sentence in refusal("run", LEVIATHAN, *words)
+
+
+def test_a_missing_model_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str) -> None:
+        raise zoo.ZooError(f"the zoo has no model {name!r}")
+
+    monkeypatch.setattr(zoo, "load", load)
+    assert "the zoo has no model 'target'" in refusal("run", LEVIATHAN)
+
+
+def test_options_are_read_by_their_types() -> None:
+    def generate(*, exits: list[int], measure: str = "a", decay: float | None = None, strict: bool = False) -> None:  # noqa: ARG001, FBT001, FBT002
+        """Has an option of every kind."""
+
+    words = ["--exits", "2,4", "--measure=b=c", "--decay", "-1.5", "--strict", "yes"]
+    found = parse_options(generate, words, "x")
+    assert found == {"exits": [2, 4], "measure": "b=c", "decay": -1.5, "strict": True}
+
+
+# ---- colours ------------------------------------------------------------------------------------------------------
+
+
+def test_tokens_have_colours_or_marks() -> None:
+    result = Generation()
+    result.add(Step([1, 2, 3], drafted=[1, 2, 9], kept=2), limit=4)
+    result.add(Step([4]), limit=4)
+    pieces = ["a", "b", "c", "d"]
+    assert render(pieces, result.kinds, colour=False).plain == "⟦ab⟧⟨c⟩d"
+    coloured = render(pieces, result.kinds, colour=True)
+    assert coloured.plain == "abcd"
+    assert [(span.start, span.end) for span in coloured.spans] == [(0, 2), (2, 3)]
+    assert len({str(span.style) for span in coloured.spans}) == 2
+    assert legend(result.kinds, colour=False).plain == "⟦drafted and accepted⟧   ⟨rejected and corrected⟩   plain"
+    assert legend(["plain"], colour=False).plain == "plain"
+
+
+def test_brackets_in_code_are_no_markup() -> None:
+    assert render(["x[0]", "[/bold]"], ["plain", "plain"], colour=False).plain == "x[0][/bold]"
+
+
+def test_colours_need_a_terminal_and_consent() -> None:
+    assert has_colour(Console(force_terminal=True, color_system="standard", no_color=False))
+    assert not has_colour(Console(force_terminal=True, color_system="standard", no_color=True))
+    assert not has_colour(Console(force_terminal=False))
+
+
+# ---- verify and zoo -----------------------------------------------------------------------------------------------
+
+
+def test_verify_prints_every_claim() -> None:
+    report = json.loads(accelgen("verify", LEVIATHAN, "--suite", "accounting", "--json").stdout)
+    assert report["passed"] is True
+    text = accelgen("verify", LEVIATHAN, "--suite", "accounting").stdout
+    assert text.count("proved") == len(report["results"]) + 1  # each line, and the sum
+
+
+def test_verify_fails_for_a_broken_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_port.py").write_text(
+        "from reference_impls.autoregressive import generate as honest\n"
+        "def generate(target, prompt, limit, *, sampler, eos=None):\n"
+        "    return honest(target, prompt, limit + 1, sampler=sampler, eos=eos)\n",
+        encoding="utf-8",
+    )
+    monkeypatch.chdir(tmp_path)
+    text = accelgen("verify", "broken_port:generate", "--suite", "accounting", code=1).stdout
+    assert "FAILED" in text
+    assert "has no function 'missing'" in refusal("verify", "broken_port:missing")
+
+
+def test_zoo_knows_its_models() -> None:
+    rows = json.loads(accelgen("zoo", "list", "--json").stdout)
+    assert {row["file"] for row in rows} == {"intact"}
+    assert {"target", "drafter"} <= {row["name"] for row in rows}
+    assert "sha256" in accelgen("zoo", "show", "drafter").stdout
+    assert "did you mean 'drafter'?" in refusal("zoo", "show", "draftr")
+    assert "no model 'nothing'" in refusal("zoo", "train", "nothing")

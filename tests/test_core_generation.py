@@ -1,0 +1,91 @@
+"""Results and traces: cutting at the limit and at the end of the text, and the figures derived from the steps."""
+
+import json
+
+import pytest
+
+from reference_impls.core.generation import Generation, Step
+
+
+def test_add_says_whether_there_is_more_to_generate():
+    result = Generation()
+    assert result.add(Step([1, 2]), limit=4)
+    assert not result.add(Step([3, 4]), limit=4)
+    assert result.tokens == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(1, 1), (2, 2), (3, 2)])
+def test_a_step_is_cut_at_the_limit(limit, kept):
+    result = Generation()
+    assert not result.add(Step([1, 2, 3], drafted=[1, 2, 9], kept=2, layers=[4, 5, 6]), limit)
+    assert result.tokens == [1, 2, 3][:limit]
+    step = result.steps[0]
+    assert (step.emitted, step.layers, step.kept) == ([1, 2, 3][:limit], [4, 5, 6][:limit], kept)
+    assert step.drafted == [1, 2, 9]  # what was guessed stays on record
+
+
+def test_the_limit_counts_the_tokens_of_all_steps():
+    result = Generation()
+    result.add(Step([1, 2]), limit=3)
+    assert not result.add(Step([3, 4, 5]), limit=3)
+    assert result.tokens == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("emitted", "tokens"), [([7], [7]), ([1, 7, 2], [1, 7]), ([1, 2, 7], [1, 2, 7]), ([7, 7], [7])])
+def test_a_step_is_cut_after_the_first_end_token(emitted, tokens):
+    result = Generation()
+    assert not result.add(Step(emitted, drafted=emitted, kept=len(emitted)), limit=9, eos=7)
+    assert result.tokens == tokens
+    assert result.steps[0].kept == len(tokens)
+
+
+def test_the_limit_wins_over_an_end_token_behind_it():
+    result = Generation()
+    assert not result.add(Step([1, 2, 7]), limit=2, eos=7)
+    assert result.tokens == [1, 2]
+
+
+def test_without_an_end_token_no_token_ends_the_text():
+    assert Generation().add(Step([7]), limit=2)
+    assert Generation().add(Step([6]), limit=2, eos=7)
+
+
+def test_an_impossible_token_is_an_error_and_nothing_is_added():
+    result = Generation()
+    result.add(Step([4]), limit=9)
+    with pytest.raises(ValueError, match="logits for new token 2 are not finite"):
+        result.add(Step([3, -1]), limit=9)
+    assert result.tokens == [4]
+
+
+def test_figures_of_a_worked_example():
+    result = Generation()
+    result.add(Step([1, 2, 3], drafted=[1, 2, 9], kept=2, draft_passes=3), limit=9)
+    result.add(Step([4], drafted=[8, 8, 8], draft_passes=3), limit=9)
+    result.add(Step([5, 6, 7, 8], drafted=[5, 6, 7], kept=3, passes=2, draft_passes=3), limit=9)
+    assert (result.passes, result.draft_passes) == (4, 9)
+    assert result.tokens_per_pass == 2
+    assert result.acceptance == pytest.approx(5 / 9)
+    assert result.kept_histogram == {0: 1, 2: 1, 3: 1}
+    assert result.kinds == [*["accepted"] * 2, "corrected", "corrected", *["accepted"] * 3, "plain"]
+    assert result.mean_layers is None
+
+
+def test_figures_without_a_draft():
+    result = Generation()
+    result.add(Step([1], layers=[4]), limit=9)
+    result.add(Step([2], layers=[1]), limit=9)
+    assert (result.acceptance, result.mean_layers, result.kinds, result.kept_histogram) == (None, 2.5, ["plain"] * 2, {})
+
+
+def test_figures_of_nothing():
+    assert Generation().tokens_per_pass == 0
+    assert Generation().acceptance is None
+
+
+def test_the_trace_is_plain_data():
+    result = Generation()
+    result.add(Step([1, 2], drafted=[1], kept=1), limit=9)
+    found = json.loads(json.dumps(result.to_dict()))
+    assert found["tokens"] == [1, 2]
+    assert found["steps"][0]["drafted"] == [1]

@@ -1,0 +1,87 @@
+"""Trees of drafted tokens: their shape, and a pass over a tree against a pass over each of its paths."""
+
+import pytest
+import torch
+
+from reference_impls.core.tree import Tree
+from reference_impls.testing import language_model
+
+PROMPT, ROOT = [1, 4, 2], 6
+
+
+@pytest.fixture
+def tree():
+    """Two branches, the first of which divides, with nodes added breadth first as drafters do.
+
+    Below the root 3 and 5; below 3: 0 and 2; below 5: 2; below the last: 7.
+    """
+    made = Tree()
+    first, second = made.add(3), made.add(5)
+    made.add(0, first)
+    made.add(2, first)
+    third = made.add(2, second)
+    made.add(7, third)
+    return made
+
+
+def test_children_and_paths(tree):
+    assert len(tree) == 6
+    assert tree.children() == [0, 1]
+    assert tree.children(0) == [2, 3]
+    assert tree.children(5) == []
+    assert tree.path(5) == [1, 4, 5]
+    assert tree.path(-1) == []
+
+
+def test_a_node_needs_a_parent_in_the_tree(tree):
+    for parent in (-2, 6):
+        with pytest.raises(ValueError, match=f"node {parent} is not in the tree of 6 nodes"):
+            tree.add(1, parent)
+
+
+def test_layout_of_the_example(tree):
+    depths, visible = tree.layout()
+    assert depths.tolist() == [0, 1, 1, 2, 2, 2, 3]
+    assert visible.int().tolist() == [
+        [1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0],
+        [1, 0, 1, 0, 0, 0, 0],
+        [1, 1, 0, 1, 0, 0, 0],
+        [1, 1, 0, 0, 1, 0, 0],
+        [1, 0, 1, 0, 0, 1, 0],
+        [1, 0, 1, 0, 0, 1, 1],
+    ]
+
+
+def test_the_empty_tree_is_the_root_alone():
+    depths, visible = Tree().layout()
+    assert depths.tolist() == [0]
+    assert visible.tolist() == [[True]]
+
+
+def tree_pass(model, tree):
+    """A cache that holds the prompt and the whole tree, and the logits at its nodes [nodes + 1, vocab]."""
+    cache = model.new_cache()
+    model(PROMPT, cache)
+    depths, visible = tree.layout()
+    return cache, model([ROOT, *tree.tokens], cache, positions=len(PROMPT) + depths, visible=visible)
+
+
+def test_a_tree_pass_equals_a_pass_over_each_path(tree):
+    model = language_model(11, layers=3)
+    _, logits = tree_pass(model, tree)
+    for node in range(-1, len(tree)):
+        path = tree.path(node)
+        alone = model([*PROMPT, ROOT, *(tree.tokens[i] for i in path)])
+        torch.testing.assert_close(logits[node + 1], alone[-1], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("node", range(-1, 6))
+def test_the_cache_repaired_after_a_tree_goes_on_as_if_only_the_path_had_been_read(tree, node):
+    model = language_model(11, layers=3)
+    cache, _ = tree_pass(model, tree)
+    path = tree.path(node)
+    cache.keep(len(PROMPT), [0, *(i + 1 for i in path)])
+    text = [*PROMPT, ROOT, *(tree.tokens[i] for i in path)]
+    assert len(cache) == len(text)
+    torch.testing.assert_close(model([8, 9], cache), model([*text, 8, 9])[-2:], rtol=1e-10, atol=1e-10)

@@ -1,0 +1,146 @@
+"""The checker of built sites finds what is planted, and finds nothing in the site as it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reference_impls.knowledge.loading import PROJECT_ROOT, load_taxonomy
+from reference_impls.knowledge.site_check import Problem, check, css_references
+
+ASSETS = PROJECT_ROOT / "docs" / "assets"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A small site with one of everything, all right."""
+    (tmp_path / "a" / "deep").mkdir(parents=True)
+    (tmp_path / "style.css").write_text('@font-face { src: url("f.woff2") } /* url(https://x.org/gone) */')
+    (tmp_path / "f.woff2").write_text("")
+    (tmp_path / "index.html").write_text(
+        '<link rel="stylesheet" href="style.css"><link rel="canonical" href="https://x.org/">'
+        '<h1 id="top">Hi</h1><a href="a/">a</a> <a href="a/#part">part</a> <a href="#top">top</a>'
+        '<a href="https://x.org">out</a><img src="data:image/png;base64,xx" alt="">'
+    )
+    (tmp_path / "a" / "index.html").write_text(
+        '<h2 id="part">P</h2><a href="..">up</a><a href="/a/deep/x.html?q=1">x</a>'
+    )
+    (tmp_path / "a" / "deep" / "x.html").write_text("<p>x")
+    return tmp_path
+
+
+def plant(site: Path, html: str) -> list[Problem]:
+    page = site / "a" / "index.html"
+    page.write_text(page.read_text() + "\n" + html)
+    return check(site)
+
+
+def test_a_good_site_has_no_problem(site: Path) -> None:
+    assert check(site) == []
+
+
+@pytest.mark.parametrize(
+    ("html", "what"),
+    [
+        ('<a href="../gone/">x</a>', "../gone/ leads to nothing"),
+        ('<a href="../../outside.html">x</a>', "../../outside.html leads to nothing"),
+        ('<img src="gone.png">', "gone.png leads to nothing"),
+        ('<img srcset="../f.woff2 1x, gone.png 2x">', "gone.png leads to nothing"),
+        ('<a href="#gone">x</a>', "#gone leads to a page without the id 'gone'"),
+        ('<a href="../#gone">x</a>', "../#gone leads to a page without the id 'gone'"),
+        ('<p id="part">x</p>', "the id 'part' occurs 2 times"),
+    ],
+)  # fmt: skip
+def test_what_is_planted_is_found(site: Path, html: str, what: str) -> None:
+    assert plant(site, html) == [Problem("a/index.html", 2, what)]
+
+
+@pytest.mark.parametrize(
+    ("html", "address"),
+    [
+        ('<script src="https://x.org/x.js"></script>', "https://x.org/x.js"),
+        ('<script src="//x.org/x.js"></script>', "//x.org/x.js"),
+        ('<link rel="preconnect" href="https://x.org">', "https://x.org"),
+        ('<img srcset="https://x.org/i.png 2x">', "https://x.org/i.png"),
+        ('<svg><use href="https://x.org/i.svg#a"/></svg>', "https://x.org/i.svg#a"),
+        ("<style>p { background: url(https://x.org/b) }</style>", "https://x.org/b"),
+        ("<p style=\"background: url('//x.org/b')\">", "//x.org/b"),
+    ],
+)
+def test_a_request_to_another_host_is_found(site: Path, html: str, address: str) -> None:
+    assert plant(site, html) == [Problem("a/index.html", 2, f"the page would fetch {address} from another host")]
+
+
+def test_style_sheets_are_read_too(site: Path) -> None:
+    (site / "style.css").write_text('p {}\n@import "https://x.org/c.css";\nb { src: url(gone.woff2) }')
+    assert [str(problem) for problem in check(site)] == [
+        "style.css, line 2: the page would fetch https://x.org/c.css from another host",
+        "style.css, line 3: gone.woff2 leads to nothing",
+    ]
+    assert [r.line for r in css_references("/* a\n\n url(x) */\nurl(y)")] == [4]
+
+
+def test_an_empty_folder_is_no_site(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="build the site first"):
+        check(tmp_path)
+
+
+def test_the_site_builds_strictly_and_is_clean(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    env = os.environ | {"PYTHONPATH": str(PROJECT_ROOT), "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=PROJECT_ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    problems = check(tmp_path / "site")
+    assert not problems, "\n".join(map(str, problems))
+    for method in load_taxonomy().methods:
+        page = (tmp_path / "site" / "methods" / method.id / "index.html").read_text(encoding="utf-8")
+        assert ("Not implemented yet" in page) != method.is_implemented
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (tmp_path / "site").rglob("*.html"))
+    assert "--8&lt;--" not in source, "a fragment was not included"
+    assert not re.search(r"<p>(:::|===|\?\?\?|!!!) ", source), "Markdown of an extension came through as text"
+
+
+def test_vendored_files_are_those_of_the_manifest() -> None:
+    vendor = ASSETS / "vendor"
+    listed = {}
+    for library in json.loads((vendor / "manifest.json").read_text(encoding="utf-8")):
+        assert {"name", "version", "licence", "source", "files"} <= set(library)
+        listed |= library["files"]
+    present = {p for p in vendor.rglob("*") if p.is_file() and p.name != "manifest.json"}
+    assert {p.relative_to(vendor).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in present} == listed
+
+
+# ---- colours ------------------------------------------------------------------------------------------------------
+
+GROUNDS = {  # ink -> what it is written on
+    **dict.fromkeys(("ink", "soft", "link", "link-hover"), ("paper", "raised", "code-ground")),
+    **dict.fromkeys(("speculative", "exiting", "parallel", "good", "turn", "bad"), ("paper", "raised")),
+}
+SPECIAL = [("good", "good-ground"), ("turn", "turn-ground"), ("bad", "bad-ground"), ("ink", "fill"),
+           ("soft", "good-ground"), ("soft", "turn-ground")]  # fmt: skip
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance as WCAG 2 defines it."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["default", "slate"])
+def test_every_ink_is_readable_on_its_grounds(scheme: str) -> None:
+    css = (ASSETS / "extra.css").read_text(encoding="utf-8")
+    block = re.search(rf'\[data-md-color-scheme="{scheme}"\] {{(.*?)}}', css, re.DOTALL)
+    assert block
+    colours = dict(re.findall(r"--ag-([\w-]+): (#[0-9a-f]{6});", block[1]))
+    for ink, ground in [*((ink, ground) for ink, grounds in GROUNDS.items() for ground in grounds), *SPECIAL]:
+        dark, light = sorted((luminance(colours[ink]), luminance(colours[ground])))
+        contrast = (light + 0.05) / (dark + 0.05)
+        assert contrast >= 4.5, f"{scheme}: {ink} on {ground} has a contrast of {contrast:.2f}"
