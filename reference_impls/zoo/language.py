@@ -195,9 +195,8 @@ def train_stack(name: str, folder: Path, steps: int | None, seed: int) -> dict[s
         data = encode(read_corpus(planned.library)["train"], tokenizer)
         if planned.layers > model.shape.layers:
             model = grow(model, planned.layers)
-        train_language_model(
-            model, data, dataclasses.replace(phase, steps=steps or phase.steps, seed=phase.seed + seed)
-        )
+        phase = dataclasses.replace(planned, steps=steps or planned.steps, seed=planned.seed + seed)
+        train_language_model(model, data, phase)
     recipe = {
         "phases": [dataclasses.asdict(phase) for phase in PHASES[name]],
         "exits": list(EXITS) if name == "target" else [],
@@ -212,7 +211,7 @@ def train_stack(name: str, folder: Path, steps: int | None, seed: int) -> dict[s
 def train_language_model(
     model: LanguageModel, data: Tensor, phase: Phase, *, report: Callable[[int], str] | None = None, every: int = 500
 ) -> list[float]:
-    """Train on random windows of data [tokens]; a model deep enough trains one exit a step along with its last layer."""
+    """Train on random windows of data [tokens]; a deep model trains one exit a step along with its last layer."""
     generator = torch.Generator().manual_seed(phase.seed)
     depths = [e for e in EXITS if e < model.shape.layers]
     model.embedding.is_table = True  # type: ignore[attr-defined]
