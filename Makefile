@@ -47,11 +47,9 @@ docs: install ## build the site strictly, then check what was built
 	$(BIN)/accelgen docs check
 
 .PHONY: test
-test: install ## run everything that can fail: tests, doctests, taxonomy, site
+test: install ## run everything that can fail: taxonomy, tests, doctests, strict build of the site
 	$(BIN)/accelgen validate
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
-	$(BIN)/accelgen docs build
-	$(BIN)/accelgen docs check
 
 .PHONY: check
 check: install ## lint, formatting, types, spelling

@@ -1,6 +1,9 @@
 """`accelgen`: what it prints, what it writes, and that every wrong input is one sentence and exit code 2."""
 
+import importlib.metadata
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from reference_impls import zoo
-from reference_impls.cli import app, output
+from reference_impls.cli import app, output, site
 from reference_impls.cli.running import parse_options
 from reference_impls.cli.tokens import has_colour, legend, render
 from reference_impls.core.generation import Generation, Step
@@ -86,7 +89,8 @@ def test_an_unknown_category_suggests_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["show"], ["show", "--json"], ["cite"], ["cite", "--page"], ["copy"], ["run"], ["run", "--json"], ["verify"]]
+    "words",
+    [["show"], ["show", "--json"], ["cite"], ["cite", "--page"], ["copy"], ["run"], ["run", "--json"], ["verify"]],
 )
 def test_an_unknown_id_suggests_the_nearest(words: list[str]) -> None:
     command, *options = words
@@ -159,10 +163,11 @@ def test_exports_are_what_they_say(tmp_path: Path) -> None:
     assert f"{{{LEVIATHAN}," in (tmp_path / "all.bib").read_text(encoding="utf-8")
 
 
-def test_light_commands_do_not_import_torch() -> None:
-    import subprocess
-    import sys
+def test_the_version_is_that_of_the_package() -> None:
+    assert accelgen("--version").stdout.strip() == importlib.metadata.version("accelerated-generation")
 
+
+def test_light_commands_do_not_import_torch() -> None:
     script = (
         "import sys; from typer.testing import CliRunner; from reference_impls.cli import app\n"
         "for words in (['list'], ['--help'], ['show', 'calm'], ['cite', 'calm'], ['validate']):\n"
@@ -177,7 +182,20 @@ def test_light_commands_do_not_import_torch() -> None:
 
 @pytest.mark.usefixtures("tiny_zoo")
 def test_run_reports_its_own_tokens() -> None:
-    words = ["run", LEVIATHAN, "--prompt", "def g(", "--limit", "9", "--temperature", "0.8", "--seed", "3", "--gamma", "2"]
+    words = [
+        "run",
+        LEVIATHAN,
+        "--prompt",
+        "def g(",
+        "--limit",
+        "9",
+        "--temperature",
+        "0.8",
+        "--seed",
+        "3",
+        "--gamma",
+        "2",
+    ]
     report = json.loads(accelgen(*words, "--json").stdout)
     assert report["options"] == {"limit": 9, "temperature": 0.8, "seed": 3, "gamma": 2}
     assert report["figures"]["passes"] == len(report["steps"])
@@ -236,7 +254,7 @@ def test_a_missing_model_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_options_are_read_by_their_types() -> None:
-    def generate(*, exits: list[int], measure: str = "a", decay: float | None = None, strict: bool = False) -> None:  # noqa: ARG001, FBT001, FBT002
+    def generate(*, exits: list[int], measure: str = "a", decay: float | None = None, strict: bool = False) -> None:
         """Has an option of every kind."""
 
     words = ["--exits", "2,4", "--measure=b=c", "--decay", "-1.5", "--strict", "yes"]
@@ -269,6 +287,29 @@ def test_colours_need_a_terminal_and_consent() -> None:
     assert has_colour(Console(force_terminal=True, color_system="standard", no_color=False))
     assert not has_colour(Console(force_terminal=True, color_system="standard", no_color=True))
     assert not has_colour(Console(force_terminal=False))
+
+
+# ---- site ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_sound_site_passes_and_a_dead_link_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site, "PROJECT_ROOT", tmp_path)
+    assert "there is no mkdocs.yml" in refusal("docs", "build")
+    assert "build the site first" in refusal("docs", "check")
+    page = tmp_path / "site" / "index.html"
+    page.parent.mkdir()
+    page.write_text('<p id="a"><a href="#a">here</a></p>', encoding="utf-8")
+    assert "sound" in accelgen("docs", "check").stdout
+    page.write_text('<a href="gone.html">there</a>', encoding="utf-8")
+    result = accelgen("docs", "check", code=1)
+    assert "gone.html" in result.stderr
+    assert "1 problem" in result.stderr
+
+
+def test_the_exit_code_of_a_failed_build_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site, "PROJECT_ROOT", tmp_path)
+    (tmp_path / "mkdocs.yml").write_text("site_name: x\nnonsense: true\n", encoding="utf-8")
+    accelgen("docs", "build", code=1)
 
 
 # ---- verify and zoo -----------------------------------------------------------------------------------------------

@@ -117,7 +117,8 @@ BENCH = {
               "speedup_q1": 1.1, "speedup_q3": 1.3, "texts": 4, "identical_texts": 3, "rounding_ties": 1}],
 }  # fmt: skip
 ZOO = {"drafter": {"sha256": "ab" * 32, "bytes": 1_500_000, "parameters": 700_000, "seed": 0,
-                   "corpus": {"licences": {"Python": "PSF-2.0"}}, "held_out": {"bits per byte": 1.2345}}}  # fmt: skip
+                   "corpus": {"licences": {"Python": "PSF-2.0"}}, "quality": {"held_out": {"library": {"bits_per_byte": 1.2345},
+                                            "tests": {"bits_per_byte": 2.0}}}}}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,13 @@ def taxonomy() -> Taxonomy:
 @pytest.fixture(scope="module")
 def results() -> Results:
     return Results(
-        "text: 1\n", {"whole": SOURCE}, {"whole": "alone = 1\n"}, {"whole": CHAIN}, BENCH, ZOO, {"core": ["m"]}
+        taxonomy_file="text: 1\n",
+        sources={"whole": SOURCE},
+        bundles={"whole": "alone = 1\n"},
+        traces={"whole": CHAIN},
+        tests={"whole": "tests/w.py"},
+        bench=BENCH,
+        zoo=ZOO,
     )
 
 
@@ -160,7 +167,8 @@ def test_a_page_shows_what_the_source_says(taxonomy: Taxonomy, results: Results)
     assert "(../downloads/whole.py)" in page
     assert "Does not apply: it has none" in page
     assert "[Planned](planned.md) (2020)" in page
-    assert "1.20 (1.10–1.30)" in page
+    assert "(1.10–1.30)" in page
+    assert "tested in `tests/w.py`" in page
     assert "3 of 4; 1 differ by a rounding tie" in page
 
 
@@ -203,7 +211,8 @@ def test_what_does_not_exist_yet_is_said(taxonomy: Taxonomy) -> None:
 def test_zoo_and_bench_show_their_figures(taxonomy: Taxonomy, results: Results) -> None:
     found = pages(taxonomy, results)
     assert "| `drafter` | 700,000 | 1.5 MB |" in found["generated/zoo.md"]
-    assert "bits per byte: 1.234" in found["generated/zoo.md"]
+    assert "|  | bits per byte |" in found["generated/zoo.md"]
+    assert "| library | 1.234 |" in found["generated/zoo.md"]
     assert "Python: PSF-2.0" in found["generated/corpus.md"]
     assert "[Whole](methods/whole.md)" in found["generated/measured.md"]
     assert "cores: 2" in found["generated/measured.md"]

@@ -80,7 +80,9 @@ def test_the_commands_of_the_papers_exist(line: str) -> None:
         options = {option for parameter in command.params for option in parameter.opts} | {"--gamma"}
         assert {word for word in words if word.startswith("-")} <= options
         known = {method.id for method in load_taxonomy().methods}
-        assert all(word in known for word in words[1:2] if words[0] in ("run", "show", "cite", "copy") and word.islower())
+        assert all(
+            word in known for word in words[1:2] if words[0] in ("run", "show", "cite", "copy") and word.islower()
+        )
     else:
         assert program == "pre-commit"
 

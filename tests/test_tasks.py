@@ -30,11 +30,11 @@ def test_examples_are_distinct_and_the_same_every_time(own):
 
 @each_task
 def test_the_split_depends_on_the_source_alone(own):
-    train, held_out = some(own), some(own, 30, held_out=True)
+    train, held_out = some(own), some(own, 10, held_out=True)
     assert not any(is_held_out(example.source) for example in train)
     assert all(is_held_out(example.source) for example in held_out)
     drawn = random.Random(5)
-    share = sum(is_held_out(own.draw(drawn).source) for _ in range(4000)) / 4000
+    share = sum(is_held_out(own.draw(drawn).source) for _ in range(1000)) / 1000
     assert 0.5 / HELD_OUT < share < 1.5 / HELD_OUT
 
 
@@ -59,12 +59,12 @@ def test_all_references_have_the_same_length_and_differ(own):
 
 @each_task
 def test_raw_targets_take_each_mode_with_its_share(own):
-    pairs = own.pairs(2000)
-    references = [example.references for example in some(own, 2000)]
+    pairs = own.pairs(1000)
+    references = [example.references for example in some(own, 1000)]
     modes = Counter(r.index(own.decode(target)) for r, (_, target) in zip(references, pairs, strict=True))
     for mode, share in enumerate(own.modes):
-        assert abs(modes[mode] / 2000 - share) < 0.05
-    assert pairs == own.pairs(2000)
+        assert abs(modes[mode] / 1000 - share) < 0.05
+    assert pairs == own.pairs(1000)
 
 
 @each_task
@@ -105,7 +105,7 @@ def test_the_four_german_orders_hold_the_same_words():
 
 
 def test_a_german_sentence_says_who_bought_what():
-    found = next(e for e in some(task("lite"), 2000) if e.source.startswith("on the") and " paid " in e.source)
+    found = next(e for e in some(task("lite"), 1000) if e.source.startswith("on the") and " paid " in e.source)
     parts = found.source.split()
     payer, receiver = parts[parts.index("paid") - 1], parts[parts.index("paid") + 1]
     assert {payer, receiver} < set(NAMES)

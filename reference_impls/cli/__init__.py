@@ -6,10 +6,20 @@ so that `accelgen list` answers at once.
 
 from __future__ import annotations
 
+import importlib.metadata
+from typing import Annotated
+
 import typer
 
 from reference_impls.cli import catalogue, measuring, proofs, running, site, zoo
 from reference_impls.cli.errors import OneSentence
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(importlib.metadata.version("accelerated-generation"))
+        raise typer.Exit
+
 
 app = typer.Typer(
     cls=OneSentence,
@@ -17,8 +27,18 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Accelerated text generation: a taxonomy, and a proved reference implementation for every technique.",
 )
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Accelerated text generation: a taxonomy, and a proved reference implementation for every technique."""
+
+
 for command in (
     catalogue.list_methods,
     catalogue.show,
@@ -31,8 +51,7 @@ for command in (
     measuring.bench,
     measuring.trace,
 ):
-    app.command(command.__name__.removesuffix("_methods"), context_settings=running.CONTEXT.get(command.__name__))(
-        command
-    )
+    settings = running.CONTEXT if command is running.run else None
+    app.command(command.__name__.removesuffix("_methods"), context_settings=settings)(command)
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(site.app, name="docs")

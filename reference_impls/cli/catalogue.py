@@ -32,7 +32,7 @@ def find(taxonomy: Taxonomy, id: str) -> Method:
     """The method of this id. Raises ValueError with the nearest ids for an unknown one."""
     known = {method.id: method for method in taxonomy.methods}
     if id not in known:
-        raise ValueError(f"no method is called {id!r}{suggestion(id, known)}; `accelgen list` shows all")
+        raise ValueError(f"no method is called {id!r}{suggestion(id, known) or '; `accelgen list` shows all'}")
     return known[id]
 
 
@@ -176,9 +176,10 @@ def _table(title: str, methods: list[Method]) -> Table:
 
 def _facts(method: Method) -> Table:
     paper = method.paper
+    place = paper.venue if str(paper.year) in paper.venue else f"{paper.venue} {paper.year}"
     facts = {
         "id": method.id,
-        "paper": f"{paper.title}. {', '.join(paper.authors)}. {paper.venue} {paper.year}. {paper.url}",
+        "paper": f"{paper.title}. {', '.join(paper.authors)}. {place}. {paper.url}",
         "family": f"{method.category}, {method.subcategory}",
         "guarantee": f"{method.guarantee}: {method.guarantee_reason}",
         "trained": method.trained,

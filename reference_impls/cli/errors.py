@@ -33,7 +33,7 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, OSError):
         if error.errno == errno.EPIPE:
             return None
-        reason = (error.strerror or type(error).__name__).lower()
+        reason = error.strerror.lower() if error.strerror else str(error)
         return f"{error.filename}: {reason}" if error.filename else reason
     if isinstance(error, TaxonomyError | ValueError | FloatingPointError):
         return str(error)

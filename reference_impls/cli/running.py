@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 BASELINE = "autoregressive"
 LIMIT = 64
 END_OF_TEXT = 0  # the token that stands between the texts of the zoo's corpus
-CONTEXT = {"run": {"ignore_unknown_options": True, "allow_extra_args": True}}
+CONTEXT = {
+    "ignore_unknown_options": True,
+    "allow_extra_args": True,
+}  # methods have options of their own
 PLAIN = (int, float, str, bool, type(None))  # types of options that can be written on the command line
 
 
@@ -134,8 +137,8 @@ def parse_options(generate: Callable[..., Any], words: Sequence[str], id: str) -
         name, equals, value = word.removeprefix("--").partition("=")
         key = name.replace("-", "_")
         if key not in known:
-            options = ", ".join(f"--{option.replace('_', '-')}" for option in known) or "none"
-            raise ValueError(f"{id} has no option --{name}{suggestion(key, known)}; its own options: {options}")
+            hint = suggestion(name, [option.replace("_", "-") for option in known])
+            raise ValueError(f"{id} has no option --{name}{hint or f'; `accelgen show {id}` tells how it is called'}")
         if not equals:
             if not rest:
                 raise ValueError(f"--{name} needs a value")
@@ -146,16 +149,13 @@ def parse_options(generate: Callable[..., Any], words: Sequence[str], id: str) -
 
 def _value(name: str, text: str, kind: Any) -> Any:
     """The value that `text` stands for. pydantic knows how the types of Python are written."""
-    adapter = TypeAdapter(kind)
-    last: ValidationError | None = None
+    adapter, reason = TypeAdapter(kind), ""
     for candidate in (text, text.split(",")):
         try:
             return adapter.validate_python(candidate)
         except ValidationError as error:
-            last = last or error
-    assert last is not None
-    reason = last.errors()[0]["msg"]
-    raise ValueError(f"--{name} cannot be {text!r}: {reason[0].lower()}{reason[1:]}")
+            reason = error.errors()[-1]["msg"]
+    raise ValueError(f"--{name} cannot be {text!r}: {reason[:1].lower()}{reason[1:]}")
 
 
 # ---- how it looks -------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import Annotated
@@ -27,10 +28,25 @@ def serve(
     _mkdocs("serve", "--dev-addr", address)
 
 
+@app.command()
+def check() -> None:
+    """Check the built site for what the build does not see: dead links and anchors, double ids, requests to hosts."""
+    from reference_impls.knowledge import site_check
+
+    problems = site_check.check(PROJECT_ROOT / "site")
+    for problem in problems:
+        typer.echo(str(problem), err=True)
+    if problems:
+        typer.echo(f"accelgen: the site has {len(problems)} problem{'s' * (len(problems) > 1)}", err=True)
+        raise typer.Exit(1)
+    typer.echo("site/ is sound: no dead link or anchor, no double id, no request to another host")
+
+
 def _mkdocs(*arguments: str) -> None:
     """Run mkdocs on the project. A failed build ends with mkdocs' own exit code."""
     if not (PROJECT_ROOT / "mkdocs.yml").is_file():
         raise ValueError("there is no mkdocs.yml: the site is built in a checkout of the project, after make install")
-    done = subprocess.run([sys.executable, "-m", "mkdocs", *arguments], cwd=PROJECT_ROOT, check=False)
+    quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}  # the version is pinned
+    done = subprocess.run([sys.executable, "-m", "mkdocs", *arguments], cwd=PROJECT_ROOT, env=quiet, check=False)
     if done.returncode:
         raise typer.Exit(done.returncode)

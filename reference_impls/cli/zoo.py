@@ -40,7 +40,7 @@ def show(name: ModelName, as_json: AsJson = False) -> None:
 
     known = zoo.manifest()
     if name not in known:
-        raise ValueError(f"no trained model is called {name!r}{suggestion(name, known)}; `accelgen zoo list` shows all")
+        raise ValueError(f"no trained model is called {name!r}{suggestion(name, known)}")
     if as_json:
         write_json(known[name])
         return

@@ -67,7 +67,7 @@ def method_page(method: Method, taxonomy: Taxonomy, results: Results) -> str:
             _facts(method, taxonomy),
             section("Idea", said.get("Idea", "")),
             section("Algorithm", said.get("Algorithm", "")),
-            section("Guarantee", method.guarantee_reason, said.get("Guarantee", ""), _proofs(method)),
+            section("Guarantee", method.guarantee_reason, said.get("Guarantee", ""), _proofs(method, results)),
             section("Why it works", method.principle or ""),
             section("When to use it, and when not", _when(method)),
             section(
@@ -170,7 +170,7 @@ def _code(method: Method) -> str:
 # ---- what is claimed ----------------------------------------------------------------------------------------------
 
 
-def _proofs(method: Method) -> str:
+def _proofs(method: Method, results: Results) -> str:
     if not method.is_implemented:
         return ""
     rows = []
@@ -181,7 +181,9 @@ def _proofs(method: Method) -> str:
             if name == suite.id:
                 claim = f"{claim} Left out, the check *{check}*: {reason}" if check else f"Does not apply: {reason}"
         rows.append((title, claim))
-    return "The tests that prove it, on every change:\n\n" + table(("Suite", "What it shows"), rows)
+    text = "The tests that prove it, on every change:\n\n" + table(("Suite", "What it shows"), rows)
+    own = results.tests.get(method.id)
+    return f"{text}\n\nWhat is special to this method is tested in `{own}`." if own else text
 
 
 def _when(method: Method) -> str:
@@ -265,7 +267,9 @@ def _number(key: str, style: str) -> Callable[[dict[str, Any]], str]:
 
 
 def _speedup(row: dict[str, Any]) -> str:
-    return "{speedup:.2f} ({speedup_q1:.2f}–{speedup_q3:.2f})".format(**row) if "speedup" in row else ""
+    if "speedup" not in row:
+        return ""
+    return '{speedup:.2f} <span class="nowrap">({speedup_q1:.2f}–{speedup_q3:.2f})</span>'.format(**row)
 
 
 def _equal_texts(row: dict[str, Any]) -> str:

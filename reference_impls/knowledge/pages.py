@@ -222,21 +222,41 @@ def _corpus(manifest: dict[str, Any] | None) -> str:
 
 
 def _nested(value: Any) -> str:
-    """Plain data as nested lists."""
+    """Plain data: rows with the same keys as a table, a mapping as a list."""
+    if isinstance(value, dict) and (keys := _common_keys(list(value.values()))):
+        return table(
+            ["", *map(_words, keys)], [[_words(name), *map(_plain, row.values())] for name, row in value.items()]
+        )
+    if isinstance(value, list) and (keys := _common_keys(value)):
+        return table(list(map(_words, keys)), [list(map(_plain, row.values())) for row in value])
     if isinstance(value, dict):
         return bullets(
-            f"{str(key).replace('_', ' ')}:" + ("\n" + _nested(item) if isinstance(item, dict) else f" {_plain(item)}")
+            f"{_words(key)}:" + (f"\n\n{text}" if "\n" in (text := _nested(item)) else f" {text}")
             for key, item in value.items()
         )
     return _plain(value)
 
 
+def _common_keys(rows: list[Any]) -> list[str]:
+    """The keys that all rows have, if all are flat mappings with the same keys."""
+    flat = all(isinstance(row, dict) and not any(isinstance(v, dict) for v in row.values()) for row in rows)
+    return list(rows[0]) if len(rows) > 1 and flat and len({tuple(row) for row in rows}) == 1 else []
+
+
+def _words(key: Any) -> str:
+    return str(key).replace("_", " ")
+
+
 def _plain(value: Any) -> str:
+    if isinstance(value, bool | None):
+        return {True: "yes", False: "no", None: "–"}[value]
     if isinstance(value, float):
         return f"{value:.4g}"
-    if isinstance(value, list):
-        return ", ".join(map(_plain, value))
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}" if value >= 10_000 else str(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{_words(key)} {_plain(item)}" for key, item in value.items())
+    return ", ".join(map(_plain, value)) if isinstance(value, list) else str(value)
 
 
 def _measured(taxonomy: Taxonomy, bench: dict[str, Any] | None) -> str:

@@ -27,6 +27,7 @@ class Results:
     sources: Mapping[str, str] = field(default_factory=dict)  # method id -> source of its module
     bundles: Mapping[str, str] = field(default_factory=dict)  # method id -> the same as one file that runs alone
     traces: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # method id -> what `traces.record` gave
+    tests: Mapping[str, str] = field(default_factory=dict)  # method id -> the file of its own tests
     bench: dict[str, Any] | None = None
     zoo: dict[str, Any] | None = None  # the manifest of the trained models
     modules: Mapping[str, list[str]] = field(default_factory=dict)  # package -> its modules, for the API pages
@@ -40,6 +41,7 @@ def read_results(taxonomy: Taxonomy, taxonomy_file: Path) -> Results:
         sources={m.id: _source(m.module) for m in implemented},
         bundles={m.id: _bundle(m.id) for m in implemented},
         traces={m.id: data for m in implemented if (data := read_json(TRACES / f"{m.id}.json"))},
+        tests={m.id: name for m in implemented if (PACKAGE.parent / (name := _test_file(m.id))).is_file()},
         bench=read_json(RESULTS / "bench.json"),
         zoo=read_json(PACKAGE / "zoo" / "weights" / "manifest.json"),
         modules={"core": _modules("core"), "testing": _modules("testing"), "knowledge": KNOWLEDGE},
@@ -56,6 +58,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def _source(module: str) -> str:
     return PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py").read_text(encoding="utf-8")
+
+
+def _test_file(id: str) -> str:
+    return f"tests/methods/test_{id.replace('-', '_')}.py"
 
 
 def _bundle(id: str) -> str:

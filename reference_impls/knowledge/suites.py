@@ -26,42 +26,42 @@ SUITES = (
     Suite(
         "exact-law",
         "Exact law",
-        "The law of the whole output, found by following every outcome of every random choice, equals that of "
-        "autoregressive decoding: total variation below 1e-6.",
+        "The law of the whole text, found by following every outcome of every random choice, is that of autoregressive "
+        "decoding: total variation below 1e-6.",
         lambda m: m.guarantee is Guarantee.EXACT_DISTRIBUTION and not _translates(m),
     ),
     Suite(
         "greedy-identity",
         "Greedy identity",
-        "At temperature 0 the output equals greedy autoregressive decoding, token for token, with a random, a noisy "
-        "and a perfect drafter.",
+        "At temperature 0 the text is the target's, token for token, whatever is guessed; and no guess that is right "
+        "is thrown away.",
         lambda m: m.guarantee in (Guarantee.EXACT_DISTRIBUTION, Guarantee.EXACT_GREEDY) and not _translates(m),
     ),
     Suite(
         "early-exit",
         "Early exit",
-        "With the threshold at its end every layer runs and the output is the full model's; no token uses more layers "
-        "than there are.",
+        "A threshold that no token reaches gives the full model's text and law; the layers in the trace are those that "
+        "were run; skipped layers hold the keys and values that the exit's state projects to.",
         lambda m: m.guarantee is Guarantee.LOSSY and m.category == "early-exiting" and not _translates(m),
     ),
     Suite(
         "accounting",
         "Accounting",
-        "The trace adds up to the tokens, the passes it claims were made, limits and end of text are kept, weights and "
-        "the global random state stay untouched, and the same seed gives the same text.",
+        "The trace adds up to the text and to the passes counted at the models; limits and the end of the text are met "
+        "exactly; weights and the global random state stay as they were; the same seed gives the same text.",
         lambda m: not _translates(m),
     ),
     Suite(
         "options",
         "Options",
-        "An option that cannot work is refused with one clear sentence.",
+        "What cannot work (an option, a prompt, a model that gives NaN) is refused with one clear sentence.",
         lambda m: not _translates(m),
     ),
     Suite(
         "non-autoregressive",
         "Parallel decoding",
-        "The number of passes is the one claimed, no mask is left in the output, and the loss and its dynamic "
-        "programmes equal brute force on small cases.",
+        "The decoder runs as many passes as asked for and as the trace says; no mask is left; the last canvas is the "
+        "text; weights and the global random state stay as they were.",
         _translates,
     ),
 )

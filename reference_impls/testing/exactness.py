@@ -42,11 +42,11 @@ def exact_law_checks(generate: Generate) -> Iterator[Check]:
         "three-steps": ((3, 1, 3), {}),
         "longer-text": ((2, 2, 3), {}),
         "end-of-text": ((3, 2, 2), {"eos": 1}),
-        "tempered-nucleus": ((3, 2, 3), {"temperature": 0.7, "top_p": 0.75}),
+        "tempered-nucleus": ((3, 2, 2), {"temperature": 1.3, "top_p": 0.85}),
     }
     for name, ((vocab, guesses, limit), extra) in sizes.items():
         texts = f"texts of {limit} tokens from a vocabulary of {vocab}"
-        condition = {"eos": ", cut at the end of the text", "top_p": " at temperature 0.7 with top-p 0.75"}
+        condition = {"eos": ", cut at the end of the text", "top_p": " at temperature 1.3 with top-p 0.85"}
         tail = next((words for key, words in condition.items() if key in extra), "")
         sentence = f"With {guesses} guess{'es' * (guesses > 1)} a step, the law of {texts} is the target's{tail}."
         yield Check(name, sentence, later(_same_law, generate, vocab, guesses, limit, **extra))

@@ -58,6 +58,7 @@ def words(number: int, language: str, *, ordinal: bool = False) -> str:
     return text.replace("-", "- ").replace(",", " ,")
 
 
+@cache
 def compound(word: str) -> str:
     """A German number word in its parts, `ein@@ und@@ zwanzig`, if these parts make up all of it."""
     parts = MORPH.findall(word)

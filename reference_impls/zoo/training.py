@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def schedule(step: int, steps: int, decay: float, warm_up: int = 50) -> float:
@@ -55,7 +54,7 @@ def fit(
     rates = [[g["lr"] for g in o.param_groups] for o in groups]
     course: list[float] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as bar, sdpa_kernel(SDPBackend.MATH):  # on a CPU its backward pass is the fastest
+    with Progress(*columns) as bar:
         task = bar.add_task(title, total=steps)
         for step in range(steps):
             factor = schedule(step, steps, decay)
