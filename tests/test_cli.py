@@ -130,7 +130,7 @@ def test_copy_writes_what_it_prints(tmp_path: Path) -> None:
 
 
 def test_copy_refuses_a_directory_and_a_missing_one(tmp_path: Path) -> None:
-    assert "is a directory" in refusal("copy", LEVIATHAN, "-o", str(tmp_path))
+    assert "is a directory; name a file in it" in refusal("copy", LEVIATHAN, "-o", str(tmp_path))
     assert "does not exist" in refusal("copy", LEVIATHAN, "-o", str(tmp_path / "no" / "method.py"))
     assert list(tmp_path.iterdir()) == []
 
@@ -203,6 +203,8 @@ def test_run_reports_its_own_tokens() -> None:
     assert report["text"] == "".join(map(chr, report["tokens"]))
     assert len(report["kinds"]) == len(report["tokens"]) == report["figures"]["tokens"]
     assert report == json.loads(accelgen(*words, "--json").stdout)  # the same seed, the same run
+    other = [word if word != "3" else "4" for word in words]
+    assert report["tokens"] != json.loads(accelgen(*other, "--json").stdout)["tokens"]
 
 
 @pytest.mark.usefixtures("tiny_zoo")

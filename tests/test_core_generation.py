@@ -31,7 +31,9 @@ def test_the_limit_counts_the_tokens_of_all_steps():
     assert result.tokens == [1, 2, 3]
 
 
-@pytest.mark.parametrize(("emitted", "tokens"), [([7], [7]), ([1, 7, 2], [1, 7]), ([1, 2, 7], [1, 2, 7]), ([7, 7], [7])])
+@pytest.mark.parametrize(
+    ("emitted", "tokens"), [([7], [7]), ([1, 7, 2], [1, 7]), ([1, 2, 7], [1, 2, 7]), ([7, 7], [7])]
+)
 def test_a_step_is_cut_after_the_first_end_token(emitted, tokens):
     result = Generation()
     assert not result.add(Step(emitted, drafted=emitted, kept=len(emitted)), limit=9, eos=7)
@@ -75,7 +77,12 @@ def test_figures_without_a_draft():
     result = Generation()
     result.add(Step([1], layers=[4]), limit=9)
     result.add(Step([2], layers=[1]), limit=9)
-    assert (result.acceptance, result.mean_layers, result.kinds, result.kept_histogram) == (None, 2.5, ["plain"] * 2, {})
+    assert (result.acceptance, result.mean_layers, result.kinds, result.kept_histogram) == (
+        None,
+        2.5,
+        ["plain"] * 2,
+        {},
+    )
 
 
 def test_figures_of_nothing():

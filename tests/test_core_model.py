@@ -12,7 +12,16 @@ CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 
 @pytest.fixture(scope="module", params=[{}, {"qkv_bias": True, "tied": True, "kv_heads": 3, "heads": 3}])
 def model(request):
-    numbers = {"vocab": 11, "dim": 12, "layers": 4, "heads": 4, "kv_heads": 2, "head_dim": 4, "hidden": 10, "tied": False}
+    numbers = {
+        "vocab": 11,
+        "dim": 12,
+        "layers": 4,
+        "heads": 4,
+        "kv_heads": 2,
+        "head_dim": 4,
+        "hidden": 10,
+        "tied": False,
+    }
     torch.manual_seed(1)
     made = LanguageModel(Shape(**(numbers | request.param))).double().eval()
     for block in made.blocks:
@@ -153,7 +162,9 @@ def test_long_texts_grow_the_table_of_angles():
     torch.testing.assert_close(torch.cat(pieces), language_model(5)(tokens), **CLOSE)
 
 
-@pytest.mark.parametrize(("tokens", "words"), [([], "prompt is empty"), ([1, 11], "token id 11"), ([-1], "token id -1")])
+@pytest.mark.parametrize(
+    ("tokens", "words"), [([], "prompt is empty"), ([1, 11], "token id 11"), ([-1], "token id -1")]
+)
 def test_tokens_that_cannot_be_read_are_refused(model, tokens, words):
     with pytest.raises(ValueError, match=words):
         model(tokens)

@@ -43,7 +43,8 @@ def test_temperature_zero_takes_the_first_of_equals():
 
 
 @pytest.mark.parametrize(
-    ("k", "wanted"), [(1, [1, 0, 0, 0]), (2, [4 / 7, 3 / 7, 0, 0]), (4, [0.4, 0.3, 0.2, 0.1]), (9, [0.4, 0.3, 0.2, 0.1])]
+    ("k", "wanted"),
+    [(1, [1, 0, 0, 0]), (2, [4 / 7, 3 / 7, 0, 0]), (4, [0.4, 0.3, 0.2, 0.1]), (9, [0.4, 0.3, 0.2, 0.1])],
 )
 def test_top_k(k, wanted):
     assert law(P, top_k=k) == pytest.approx(wanted)
@@ -112,6 +113,12 @@ def test_draw_uses_a_number_of_its_own_for_each_law():
     assert set(drawn.tolist()) == {0, 1, 2, 3}
 
 
+def test_every_call_has_new_random_numbers():
+    sampler = Sampler()
+    assert len({int(sampler.draw(P)) for _ in range(32)}) > 1
+    assert len({bool(sampler.accept(torch.tensor(0.5))) for _ in range(32)}) > 1
+
+
 def test_draw_reports_a_law_that_is_not_finite():
     assert Sampler().draw(torch.full((2, 3), math.nan)).tolist() == [-1, -1]
     assert int(Sampler().draw(Sampler(0).probs(torch.tensor([1.0, math.nan])))) == -1
@@ -143,7 +150,14 @@ def test_the_seed_fixes_the_draws_and_the_global_state_is_left_alone():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"temperature": -1}, {"temperature": math.nan}, {"temperature": math.inf}, {"top_k": 0}, {"top_p": 0}, {"top_p": 1.1}],
+    [
+        {"temperature": -1},
+        {"temperature": math.nan},
+        {"temperature": math.inf},
+        {"top_k": 0},
+        {"top_p": 0},
+        {"top_p": 1.1},
+    ],
 )
 def test_settings_out_of_range_are_refused(settings):
     name = next(iter(settings))

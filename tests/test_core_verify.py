@@ -35,9 +35,9 @@ def test_residual_of_nothing_drafted_is_the_target_law():
     assert torch.equal(residual(P[0], torch.zeros(3, dtype=torch.float64)), P[0])
 
 
-def outcomes(draft, lenience=1.0):
+def outcomes(draft, **options):
     """The exact law of (kept, extra) for a draft."""
-    return exact_law(lambda sampler: Generation(list(verify_chain(sampler, draft, Q, P, lenience))))
+    return exact_law(lambda sampler: Generation(list(verify_chain(sampler, draft, Q, P, **options))))
 
 
 @pytest.mark.parametrize("draft", [[0, 0], [1, 2], [2, 1], [0, 1]])
@@ -73,7 +73,7 @@ def test_lenience_divides_the_draft_law_and_no_token_exceeds_its_share():
     for lenience in (0.5, 0.1):
         law = [0.0] * 3
         for first in range(3):
-            for (kept, extra), chance in outcomes([first, 0], lenience).items():
+            for (kept, extra), chance in outcomes([first, 0], lenience=lenience).items():
                 law[first if kept else extra] += float(Q[0, first]) * chance
         assert sum(law) == pytest.approx(1)
         assert all(x <= float(p) / lenience + 1e-12 for x, p in zip(law, P[0], strict=True))

@@ -28,7 +28,9 @@ def test_exact_law(check):
     check.run()
 
 
-@pytest.mark.parametrize("check", list(SUITES["exact-law"].checks(blockwise_parallel_decoding.generate)), ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "check", list(SUITES["exact-law"].checks(blockwise_parallel_decoding.generate)), ids=lambda c: c.name
+)
 def test_blockwise_parallel_decoding_keeps_the_law_when_it_samples(check):
     """Its taxonomy entry promises the greedy text; its page promises this as well."""
     check.run()

@@ -14,7 +14,7 @@ from reference_impls.speculative_decoding import speculative_decoding_leviathan 
 from reference_impls.testing import Scene, options
 from reference_impls.testing.tiny import varied_model
 
-LIMIT = 16
+LIMIT = 10
 
 
 @pytest.mark.suite("greedy-identity")

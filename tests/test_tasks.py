@@ -4,24 +4,39 @@ import hashlib
 import random
 from collections import Counter
 from itertools import islice
+from typing import Any
 
 import pytest
 from num2words import num2words
 
 from reference_impls.zoo.errors import ZooError
 from reference_impls.zoo.tasks import (
-    DAYS, END, HELD_OUT, MASK, NAMES, PAD, PRICES, TASKS, compound, hyphenated, is_held_out, task, words,
+    DAYS,
+    END,
+    HELD_OUT,
+    MASK,
+    NAMES,
+    PAD,
+    PRICES,
+    TASKS,
+    Example,
+    Task,
+    compound,
+    hyphenated,
+    is_held_out,
+    task,
+    words,
 )  # fmt: skip
 
 each_task = pytest.mark.parametrize("own", [task(name) for name in TASKS], ids=TASKS)
 
 
-def some(own, count=300, **options):
+def some(own: Task, count: int = 300, **options: Any) -> list[Example]:
     return list(islice(own.examples(**{"held_out": False, **options}), count))
 
 
 @each_task
-def test_examples_are_distinct_and_the_same_every_time(own):
+def test_examples_are_distinct_and_the_same_every_time(own: Task) -> None:
     found = some(own)
     assert len({example.source for example in found}) == len(found)
     assert found == some(own)
@@ -29,7 +44,7 @@ def test_examples_are_distinct_and_the_same_every_time(own):
 
 
 @each_task
-def test_the_split_depends_on_the_source_alone(own):
+def test_the_split_depends_on_the_source_alone(own: Task) -> None:
     train, held_out = some(own), some(own, 10, held_out=True)
     assert not any(is_held_out(example.source) for example in train)
     assert all(is_held_out(example.source) for example in held_out)
@@ -39,7 +54,7 @@ def test_the_split_depends_on_the_source_alone(own):
 
 
 @each_task
-def test_the_words_survive_encoding_and_the_specials_come_first(own):
+def test_the_words_survive_encoding_and_the_specials_come_first(own: Task) -> None:
     assert own.vocabulary[:3] == ("<pad>", "<end>", "<mask>")
     assert (PAD, END, MASK) == (0, 1, 2)
     for example in some(own, 500):
@@ -51,14 +66,14 @@ def test_the_words_survive_encoding_and_the_specials_come_first(own):
 
 
 @each_task
-def test_all_references_have_the_same_length_and_differ(own):
+def test_all_references_have_the_same_length_and_differ(own: Task) -> None:
     for example in some(own):
         assert len({len(own.encode(text)) for text in example.references}) == 1
         assert len(set(example.references)) == len(own.modes) == len(example.references)
 
 
 @each_task
-def test_raw_targets_take_each_mode_with_its_share(own):
+def test_raw_targets_take_each_mode_with_its_share(own: Task) -> None:
     pairs = own.pairs(1000)
     references = [example.references for example in some(own, 1000)]
     modes = Counter(r.index(own.decode(target)) for r, (_, target) in zip(references, pairs, strict=True))
@@ -68,7 +83,7 @@ def test_raw_targets_take_each_mode_with_its_share(own):
 
 
 @each_task
-def test_an_answer_is_right_in_every_mode_and_wrong_otherwise(own):
+def test_an_answer_is_right_in_every_mode_and_wrong_otherwise(own: Task) -> None:
     example = some(own, 1)[0]
     for text in example.references:
         tokens = own.encode(text)
@@ -78,17 +93,17 @@ def test_an_answer_is_right_in_every_mode_and_wrong_otherwise(own):
 
 
 @each_task
-def test_an_unknown_word_gets_one_clear_sentence(own):
+def test_an_unknown_word_gets_one_clear_sentence(own: Task) -> None:
     with pytest.raises(ZooError, match=f"the task {own.name} has no word 'gibberish'"):
         own.encode("one gibberish")
 
 
-def test_an_unknown_task_gets_one_clear_sentence():
+def test_an_unknown_task_gets_one_clear_sentence() -> None:
     with pytest.raises(ZooError, match="there is no task 'sent'; the tasks are lite, frh"):
         task("sent")
 
 
-def test_german_compounds_fall_into_parts_and_come_together_again():
+def test_german_compounds_fall_into_parts_and_come_together_again() -> None:
     for number in PRICES:
         german = words(number, "de")
         assert german.replace("@@ ", "") == num2words(number, lang="de")
@@ -99,20 +114,21 @@ def test_german_compounds_fall_into_parts_and_come_together_again():
     assert all(words(day, "de", ordinal=True).endswith("en") for day in DAYS)
 
 
-def test_the_four_german_orders_hold_the_same_words():
+def test_the_four_german_orders_hold_the_same_words() -> None:
     for example in some(task("lite")):
         assert len({tuple(sorted(text.split())) for text in example.references}) == 1
 
 
-def test_a_german_sentence_says_who_bought_what():
+def test_a_german_sentence_says_who_bought_what() -> None:
     found = next(e for e in some(task("lite"), 1000) if e.source.startswith("on the") and " paid " in e.source)
     parts = found.source.split()
     payer, receiver = parts[parts.index("paid") - 1], parts[parts.index("paid") + 1]
     assert {payer, receiver} < set(NAMES)
-    assert all(f"zahlte {payer} {receiver}" in text or f"{payer} zahlte {receiver}" in text for text in found.references)
+    for text in found.references:
+        assert f"zahlte {payer} {receiver}" in text or f"{payer} zahlte {receiver}" in text
 
 
-def test_both_spellings_of_a_french_number():
+def test_both_spellings_of_a_french_number() -> None:
     frh = task("frh")
     example = frh._of(345_180)
     assert example.source == "three hundred and forty- five thousand , one hundred and eighty"
@@ -122,7 +138,7 @@ def test_both_spellings_of_a_french_number():
     ]
 
 
-def test_mixed_means_right_words_in_two_spellings_and_nothing_else():
+def test_mixed_means_right_words_in_two_spellings_and_nothing_else() -> None:
     frh = task("frh")
     example = frh._of(345_180)
     traditional, reformed = map(frh.encode, example.references)
@@ -135,6 +151,6 @@ def test_mixed_means_right_words_in_two_spellings_and_nothing_else():
     assert hyphenated(hyphenated(example.references[0])) == example.references[1]
 
 
-def test_the_vocabularies_are_pinned_because_the_weights_depend_on_them():
+def test_the_vocabularies_are_pinned_because_the_weights_depend_on_them() -> None:
     found = {name: hashlib.sha256("\n".join(task(name).vocabulary).encode()).hexdigest()[:12] for name in TASKS}
     assert found == {"lite": "8f2029df0d1f", "frh": "0eabc3d6da3c"}

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from reference_impls.files import write_whole
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 OutFile = Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file instead of the screen.")]
@@ -59,13 +59,4 @@ def replace(path: Path, text: str) -> None:
         raise ValueError(f"{path} is a directory; name a file in it, for example -o {path / 'method.py'}")
     if not path.parent.is_dir():
         raise ValueError(f"the directory {path.parent} does not exist; create it first")
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(mode)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(path, text)

@@ -185,7 +185,8 @@ def _print(outcome: Outcome) -> None:
     for i, canvas in enumerate(outcome.canvases, start=1):
         screen.print(Text(f"pass {i:>2}  {canvas}", style="dim"), soft_wrap=True)
     separator = "\n" if outcome.canvases else ""
-    shown = Text(outcome.prompt + separator, style="bold") + render(outcome.pieces, result.kinds, colour=colour)
+    answer = render(outcome.pieces, result.kinds, colour=colour)
+    shown = Text.assemble((outcome.prompt + separator, "bold"), answer)
     screen.print(shown, soft_wrap=True)
     screen.print()
     if set(result.kinds) != {"plain"}:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from reference_impls.files import write_whole
 from reference_impls.knowledge.loading import load_taxonomy
 from reference_impls.knowledge.results import TRACES
 
@@ -48,11 +48,7 @@ def write_traces(ids: Iterable[str], folder: Path = TRACES) -> list[Path]:
 def write_json(path: Path, data: dict[str, Any]) -> Path:
     """Write plain data to a file that is replaced only when the new one is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        json.dump(data, file, ensure_ascii=False)
-        file.write("\n")
-    Path(file.name).chmod(0o644)
-    return Path(file.name).replace(path)
+    return write_whole(path, json.dumps(data, ensure_ascii=False) + "\n")
 
 
 def _language_model(id: str, module: ModuleType, options: dict[str, Any]) -> dict[str, Any]:

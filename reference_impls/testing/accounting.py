@@ -70,7 +70,9 @@ def _limits(generate: Generate) -> None:
             own = options(generate, scene)
             wanted = _run(generate, scene, **own).tokens
             for limit in range(LIMIT + 1):
-                tokens = _run(generate, scene, limit, **own).tokens
+                result = _run(generate, scene, limit, **own)
+                tokens = result.tokens
+                require(limit > 0 or not result.steps, "there are steps although no token was asked for")
                 require(len(tokens) == limit, f"asked for {limit} tokens after {len(prompt)}, it gave {len(tokens)}")
                 if not takes(generate, "decay"):  # an option that looks at the limit changes the text with it
                     require(tokens == wanted[:limit], f"with limit {limit} the text is another: {tokens}")
@@ -141,7 +143,7 @@ def refuses(run: Callable[[], Any], what: str) -> None:
         words = str(error)
         plain = "\n" not in words and len(words.split()) >= 5
         require(plain, f"{what} gives {words!r}, which is not one clear sentence")
-    except Exception as error:  # noqa: BLE001 - whatever else it raises is what is reported
+    except Exception as error:  # whatever else it raises is what is reported
         raise AssertionError(f"{what} gives {type(error).__name__}: {error}, and not a ValueError") from error
     else:
         raise AssertionError(f"{what} is accepted without a word")
@@ -201,8 +203,10 @@ def option_checks(generate: Generate) -> Iterator[Check]:
     for name, values in BAD_OPTIONS.items():
         if takes(generate, name):
             for value in values:
-                yield Check(f"{name}={value}", f"{name} = {value} is refused.", later(_bad_option, generate, name, value))
+                yield Check(
+                    f"{name}={value}", f"{name} = {value} is refused.", later(_bad_option, generate, name, value)
+                )
 
 
-ACCOUNTING = Suite("accounting", "The trace tells what happened, and nothing else is touched.", accounting_checks)
-OPTIONS = Suite("options", "Wrong input gives a ValueError of one sentence.", option_checks)
+ACCOUNTING = Suite("accounting", accounting_checks)
+OPTIONS = Suite("options", option_checks)

@@ -25,10 +25,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Suite:
-    """The checks that prove one promise; `checks(generate)` yields those that apply to a method."""
+    """The checks that prove one promise; `checks(generate)` yields those that apply to a method.
+
+    What the suite claims, and which methods owe it, stands in `reference_impls.knowledge.suites` under the same name.
+    """
 
     name: str
-    claim: str
     checks: Callable[[Generate], Iterator[Check]]
 
 

@@ -27,7 +27,9 @@ def law_of(generate: Generate, scene: Scene, limit: int, eos: int | None = None,
     return exact_law(run, **settings)
 
 
-def _same_law(generate: Generate, vocab: int, guesses: int, limit: int, eos: int | None = None, **settings: Any) -> None:
+def _same_law(
+    generate: Generate, vocab: int, guesses: int, limit: int, eos: int | None = None, **settings: Any
+) -> None:
     scene = Scene(flat_model(vocab), [0, 1], guesses)
     found = law_of(generate, scene, limit, eos, **settings)
     wanted = autoregressive_law(scene.target, scene.prompt, limit, eos=eos, **settings)
@@ -108,12 +110,10 @@ def greedy_checks(generate: Generate) -> Iterator[Check]:
         )
         yield Check(
             "perfect-guesses",
-            "With perfect guesses the text is the target's, and every guess is kept: the best possible tokens per pass.",
+            "With perfect guesses the text is the target's and every guess is kept: the best possible tokens per pass.",
             later(_identity, generate, "perfect"),
         )
 
 
-EXACT_LAW = Suite(
-    "exact-law", "The text has exactly the law of the target's own text, by enumeration.", exact_law_checks
-)
-GREEDY_IDENTITY = Suite("greedy-identity", "At temperature 0 the text is the target's, token by token.", greedy_checks)
+EXACT_LAW = Suite("exact-law", exact_law_checks)
+GREEDY_IDENTITY = Suite("greedy-identity", greedy_checks)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reference_impls.knowledge.loading import TaxonomyError, load_taxonomy
-from reference_impls.knowledge.taxonomy import Guarantee, Method, Need
+from reference_impls.knowledge.suites import suites_of
+from reference_impls.knowledge.taxonomy import Method
 from reference_impls.testing.accounting import ACCOUNTING, OPTIONS
 from reference_impls.testing.checks import Check, Generate, Suite
 from reference_impls.testing.early_exits import EARLY_EXIT
@@ -21,8 +22,7 @@ from reference_impls.testing.parallel import NON_AUTOREGRESSIVE
 from reference_impls.testing.tiny import KitError
 
 SUITES = {
-    suite.name: suite
-    for suite in (EXACT_LAW, GREEDY_IDENTITY, EARLY_EXIT, NON_AUTOREGRESSIVE, ACCOUNTING, OPTIONS)
+    suite.name: suite for suite in (EXACT_LAW, GREEDY_IDENTITY, EARLY_EXIT, NON_AUTOREGRESSIVE, ACCOUNTING, OPTIONS)
 }
 Outcome = Literal["passed", "failed", "skipped"]
 
@@ -59,15 +59,7 @@ class Report:
 
 def suites_for(method: Method) -> list[Suite]:
     """The suites that prove what the taxonomy says of a method."""
-    if Need.SEQUENCE_TO_SEQUENCE in method.needs:
-        return [NON_AUTOREGRESSIVE]
-    names = {
-        Guarantee.EXACT_DISTRIBUTION: [EXACT_LAW, GREEDY_IDENTITY],
-        Guarantee.EXACT_GREEDY: [GREEDY_IDENTITY],
-        Guarantee.LOSSY: [EARLY_EXIT] if method.category == "early-exiting" else [],
-        Guarantee.NOT_APPLICABLE: [],
-    }
-    return [*names[method.guarantee], ACCOUNTING, OPTIONS]
+    return [SUITES[suite.id] for suite in suites_of(method)]
 
 
 def run_check(suite: Suite, check: Check) -> Result:

@@ -197,8 +197,9 @@ def options(generate: Callable[..., Any], scene: Scene, **given: Any) -> dict[st
 
 def guessing(generate: Callable[..., Any]) -> bool:
     """Whether the method takes its guesses from a drafter or from heads that can be made perfect."""
-    kinds = {name: module_class(kind) for name, kind in hints(generate).items()}
-    return "drafter" in kinds or any(kind and "k" in inspect.signature(kind).parameters for kind in kinds.values())
+    kinds = [module_class(kind) for kind in hints(generate).values()]
+    heads = any(kind and "k" in inspect.signature(kind).parameters for kind in kinds)
+    return heads or "drafter" in inspect.signature(generate).parameters
 
 
 def variants(generate: Callable[..., Any]) -> list[dict[str, Any]]:

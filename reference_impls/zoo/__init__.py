@@ -38,7 +38,7 @@ def tokenizer() -> Tokenizer:
     """The byte-level tokenizer of the language models; token 0 ends a text."""
     path = WEIGHTS / "tokenizer.json"
     if not path.is_file():
-        raise ZooError(f"{path} is missing: restore it, or make it with `accelgen zoo train tokenizer`")
+        raise ZooError(f"{path} is missing: restore it; training the drafter makes it anew")
     return Tokenizer.from_file(str(path))
 
 

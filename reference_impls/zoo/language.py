@@ -18,10 +18,11 @@ from reference_impls.core.model import LanguageModel, Shape
 from reference_impls.core.sampling import Sampler
 from reference_impls.early_exiting import calm
 from reference_impls.early_exiting.calm import ExitClassifier
+from reference_impls.files import write_whole
 from reference_impls.speculative_decoding import blockwise_parallel_decoding
 from reference_impls.speculative_decoding.blockwise_parallel_decoding import BlockHeads
 from reference_impls.zoo.corpus import licences, prompts, read_corpus
-from reference_impls.zoo.storage import load_state, save, write
+from reference_impls.zoo.storage import load_state, save
 from reference_impls.zoo.training import fit
 
 VOCABULARY = 2048
@@ -184,7 +185,8 @@ def train_stack(name: str, folder: Path, steps: int | None, seed: int) -> dict[s
     """The drafter from nothing, or the target grown from the drafter."""
     if name == "drafter":
         tokenizer = train_tokenizer(read_corpus()["train"])
-        write(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
         model = LanguageModel(DRAFTER)
         silence(model, range(DRAFTER.layers))
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,10 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from reference_impls.files import write_whole
 from reference_impls.zoo.errors import ZooError
 
 WEIGHTS = Path(__file__).parent / "weights"
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write all or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
 
 
 def manifest(folder: Path = WEIGHTS) -> dict[str, Any]:
@@ -54,7 +45,8 @@ def save(name: str, module: nn.Module, *, folder: Path = WEIGHTS, **facts: Mappi
         "parameters": sum(value.numel() for value in state.values()),
         **facts,
     }
-    write(folder / f"{name}.safetensors", content)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / f"{name}.safetensors", content)
     update_manifest(name, entry, folder=folder)
     return entry
 
@@ -63,7 +55,7 @@ def update_manifest(name: str, entry: Mapping[str, Any], *, folder: Path = WEIGH
     """Replace one entry of the manifest and keep the rest."""
     known = manifest(folder) | {name: dict(entry)}
     text = json.dumps(dict(sorted(known.items())), indent=2, ensure_ascii=False) + "\n"
-    write(folder / "manifest.json", text.encode())
+    write_whole(folder / "manifest.json", text)
 
 
 def load_state(name: str, *, folder: Path = WEIGHTS, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:

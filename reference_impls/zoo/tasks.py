@@ -136,7 +136,10 @@ class Task:
 
 
 class Lite(Task):
-    """English to German: three templates, and four legal orders of the German parts, all of the same length."""
+    """English to German: three templates, and four legal German orders of the same length.
+
+    What comes first tells the order: the date, the subject, a phrase with `für`, or the object.
+    """
 
     name = "lite"
     longest = 24
@@ -190,7 +193,7 @@ class Lite(Task):
                 f"{Datum} hat {a} {Ware} zu {Preis} für {b} bestellt .",
                 f"{a} hat {Datum} {Ware} zu {Preis} für {b} bestellt .",
                 f"für {b} hat {a} {Datum} {Ware} zu {Preis} bestellt .",
-                f"{a} hat {Datum} für {b} {Ware} zu {Preis} bestellt .",
+                f"{Ware} zu {Preis} hat {a} {Datum} für {b} bestellt .",
             ),
         )
 

@@ -48,6 +48,7 @@ RECIPES = {
     "spelling-masked": Recipe("frh", masked=True, steps=3000, pairs=60_000),
 }
 
+COUNT = 1000  # held-out sentences that a model is measured on
 READINGS: dict[str, dict[str, Any]] = {  # the ways in which a masked model is measured
     "iterations 1": {"iterations": 1, "candidates": 1},
     "iterations 4": {"iterations": 4, "candidates": 1},
@@ -175,33 +176,35 @@ def train(name: str, *, folder: Path = WEIGHTS, steps: int | None = None, seed: 
     }
     if recipe.teacher:
         corpus["teacher"] = f"{recipe.teacher}, SHA-256 {manifest(folder)[recipe.teacher]['sha256']}"
-    facts = {"recipe": dataclasses.asdict(recipe), "quality": measure(name, model), "corpus": corpus}
+    facts = {"recipe": dataclasses.asdict(recipe), "quality": measure(name, model, COUNT), "corpus": corpus}
     return save(name, model, folder=folder, **facts)
 
 
 def load(name: str, *, folder: Path = WEIGHTS) -> EncoderDecoder:
     """A trained model from `folder`."""
-    model = blank(name)
-    model.load_state_dict(load_state(name, folder=folder))
+    state = load_state(name, folder=folder)
+    with torch.device("meta"):
+        model = blank(name)
+    model.load_state_dict(state, assign=True)
     return model.eval()
 
 
-def quality(name: str, *, folder: Path = WEIGHTS, count: int = 1000) -> dict[str, Any]:
+def quality(name: str, *, folder: Path = WEIGHTS) -> dict[str, Any]:
     """The held-out figures of a stored model, measured anew."""
-    return measure(name, load(name, folder=folder), count)
+    return measure(name, load(name, folder=folder), COUNT)
 
 
 def contrast(*, folder: Path = WEIGHTS) -> dict[str, Any]:
     """What distillation is worth: train `translation-masked` on raw pairs and note the figures beside the model's."""
     name = "translation-masked"
     recipe = dataclasses.replace(RECIPES[name], teacher=None)
-    found = measure(name, learn(name, recipe, training_pairs(recipe)))
+    found = measure(name, learn(name, recipe, training_pairs(recipe)), COUNT)
     update_manifest(name, {**manifest(folder)[name], "quality_without_distillation": found}, folder=folder)
     return found
 
 
 @torch.inference_mode()
-def measure(name: str, model: EncoderDecoder, count: int = 1000) -> dict[str, Any]:
+def measure(name: str, model: EncoderDecoder, count: int) -> dict[str, Any]:
     """Shares of `count` held-out sources, none of them ever trained on; a translation is right or it is not."""
     own = task(RECIPES[name].task)
     found = list(islice(own.examples(held_out=True, seed=1), count))

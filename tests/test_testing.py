@@ -1,0 +1,128 @@
+"""The public kit: what it selects, what it reports, and what it says when it cannot verify something."""
+# ruff: noqa: ARG001 - the functions under test have a method's parameters, whatever they do with them
+
+import importlib
+import json
+
+import pytest
+
+from reference_impls.core.generation import Generation, Step
+from reference_impls.knowledge.suites import SUITES as CLAIMS
+from reference_impls.testing import BUILDERS, SUITES, KitError, Scene, options, prove, verify
+from reference_impls.testing.tiny import flat_model
+
+PORT = '''
+from collections.abc import Sequence
+from reference_impls.core.sampling import Sampler
+from reference_impls.speculative_decoding.speculative_sampling_chen import generate as right
+
+
+def biased(target, prompt, limit, *, drafter, sampler, gamma=4, eos=None):
+    """The trap: draw from the target's law a little sharpened."""
+    class Sharp(type(sampler)):
+        pass
+    probs = sampler.probs
+    sampler.probs = lambda logits: probs(logits * 1.1)
+    return right(target, prompt, limit, drafter=drafter, sampler=sampler, gamma=gamma, eos=eos)
+
+
+def strange(target, prompt, limit, *, sampler, oracle, eos=None):
+    """Asks for something that nobody can build."""
+
+
+def other(prompt):
+    """Not a method at all."""
+'''
+
+
+@pytest.fixture
+def port(tmp_path, monkeypatch):
+    (tmp_path / "my_port.py").write_text(PORT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "my_port"
+
+
+def test_a_right_port_is_proved(port):
+    report = verify(f"{port}:right", ["greedy-identity", "options"])
+    assert report.passed
+    assert {result.suite for result in report.results} == {"greedy-identity", "options"}
+    assert json.loads(json.dumps(report.to_dict()))["passed"] is True
+
+
+def test_a_biased_port_is_found_out_though_its_greedy_text_is_right(port):
+    assert verify(f"{port}:biased", ["greedy-identity"]).passed
+    first = next(prove(importlib.import_module(port).biased, [SUITES["exact-law"]]))
+    assert first.outcome == "failed"
+    assert first.message.startswith("the law differs from the target's by")
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("no-such-method", "has no method 'no-such-method'"),
+        ("medusa", "medusa is not implemented yet"),
+        ("no_such_module:generate", "module 'no_such_module' cannot be imported"),
+        ("my_port:missing", "has no function 'missing'"),
+        ("my_port:PORT", "has no function 'PORT'"),
+        ("my_port:other", "has no parameter 'limit'"),
+        ("my_port:strange", "generate asks for 'oracle', which the kit cannot build"),
+        (":", "module '' cannot be imported"),
+    ],
+)
+def test_what_cannot_be_verified_gets_one_sentence(port, name, sentence):
+    with pytest.raises(KitError) as error:
+        verify(name)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_suite_gets_one_sentence():
+    with pytest.raises(KitError, match=r"there is no suite 'nonsense'; choose among exact-law, "):
+        verify("speculative-sampling-chen", ["nonsense"])
+
+
+def test_every_suite_that_the_taxonomy_can_ask_for_exists():
+    assert set(SUITES) == {suite.id for suite in CLAIMS}
+
+
+def test_skipped_checks_are_reported_with_their_reason():
+    def generate(target, prompt, limit, *, sampler, eos=None):
+        raise AssertionError("it was run")
+
+    results = list(prove(generate, [SUITES["options"]], {"options": "it has no weights"}))
+    assert {(result.outcome, result.message) for result in results} == {("skipped", "it has no weights")}
+
+
+def test_what_a_check_raises_is_a_failure_with_a_message():
+    def generate(target, prompt, limit, *, sampler, eos=None):
+        return 1 / 0
+
+    results = list(prove(generate, [SUITES["greedy-identity"]]))
+    assert [(result.outcome, result.message) for result in results] == [
+        ("failed", "it raised ZeroDivisionError: division by zero")
+    ]
+
+
+def test_a_builder_can_be_added_for_a_parameter_of_ones_own(monkeypatch):
+    def generate(target, prompt, limit, *, sampler, datastore, eos=None):
+        return Generation()
+
+    with pytest.raises(KitError, match="'datastore'"):
+        options(generate, Scene(flat_model(), [0]))
+    monkeypatch.setitem(BUILDERS, "datastore", lambda scene: list(scene.prompt))
+    assert options(generate, Scene(flat_model(), [0])) == {"datastore": [0]}
+
+
+def test_a_method_that_hides_its_drafting_is_found_out():
+    """All guesses right, none kept: nothing about the text is wrong, and nothing is gained."""
+
+    def generate(target, prompt, limit, *, drafter, sampler, gamma=4, eos=None):
+        from reference_impls.autoregressive import generate as plain
+
+        result = plain(target, prompt, limit, sampler=sampler, eos=eos)
+        steps = [Step(step.emitted, drafted=[0] * gamma, draft_passes=gamma) for step in result.steps]
+        return Generation(result.tokens, steps)
+
+    found = {result.check: result.outcome for result in prove(generate, [SUITES["greedy-identity"]])}
+    assert found == {"random-guesses": "passed", "noisy-guesses": "failed", "perfect-guesses": "failed"}
