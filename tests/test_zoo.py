@@ -154,7 +154,10 @@ def small_world(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(language, "prompts", lambda: ["def double("])
     small = Shape(vocab=300, dim=16, layers=2, heads=2, kv_heads=2, head_dim=8, hidden=24)
     monkeypatch.setattr(language, "DRAFTER", small)
-    monkeypatch.setattr(language, "TARGET", language.dataclasses.replace(small, layers=24))
+    monkeypatch.setattr(language, "TARGET", language.dataclasses.replace(small, layers=4))
+    monkeypatch.setattr(language, "EXITS", (1, 2))
+    phases = (language.dataclasses.replace(language.PHASES["target"][0], layers=n, length=32) for n in (3, 4))
+    monkeypatch.setitem(language.PHASES, "target", tuple(phases))
 
 
 @pytest.mark.usefixtures("small_world")

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
 from reference_impls.autoregressive import generate
+from reference_impls.core.generation import Generation
 from reference_impls.core.model import LanguageModel, Shape
 from reference_impls.core.sampling import Sampler
 from reference_impls.early_exiting import calm
@@ -253,9 +254,12 @@ def train_part(name: str, folder: Path, steps: int, seed: int) -> dict[str, Any]
             return calm.classifier_loss(target, part, x, EXITS)
 
     fit(part.parameters(), loss, steps, title=name, matrix_rate=4e-3, other_rate=4e-3)
-    measure = head_accuracy if isinstance(part, BlockHeads) else probe_accuracy
+    if isinstance(part, BlockHeads):
+        found = head_accuracy(target, part, held_out)
+    else:
+        found = probe_accuracy(target, part, held_out) | {"calibration": calibration(target, tokenizer)}
     recipe = {"steps": steps, "batch": 6, "length": 256, "seed": seed, "on": "target"}
-    return save(name, part, folder=folder, recipe=recipe, quality=measure(target, part, held_out))
+    return save(name, part, folder=folder, recipe=recipe, quality=found)
 
 
 @torch.inference_mode()
@@ -287,3 +291,37 @@ def probe_accuracy(target: LanguageModel, probe: nn.Module, data: Tensor, length
         found["held_out_agreement"][str(depth)] = round(float(agrees.float().mean()), 4)
         found["held_out_probe_accuracy"][str(depth)] = round(float(right.float().mean()), 4)
     return found
+
+
+THRESHOLDS = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+
+
+def calibration(
+    target: LanguageModel, tokenizer: Tokenizer, *, delta: float = 0.25, epsilon: float = 0.1, limit: int = 48
+) -> dict[str, Any]:
+    """CALM's threshold for greedy text after this project's prompts, chosen by Learn then Test, and what it costs.
+
+    The loss of a prompt is one minus ROUGE-L between the early and the full text.
+    """
+    sources = [tokenizer.encode(text).ids for text in prompts()]
+
+    def texts(threshold: float) -> list[Generation]:
+        sampler = Sampler(0)
+        return [calm.generate(target, s, limit, sampler=sampler, exits=EXITS, threshold=threshold) for s in sources]
+
+    full = texts(2.0)
+    losses, layers = [], []
+    for threshold in THRESHOLDS:
+        early = texts(threshold)
+        losses.append([calm.textual_loss(a.tokens, b.tokens) for a, b in zip(early, full, strict=True)])
+        layers.append(sum(run.mean_layers or 0.0 for run in early) / len(early))
+    chosen = calm.calibrate(THRESHOLDS, losses, delta=delta, epsilon=epsilon)
+    return {
+        "measure": "softmax",
+        "delta": delta,
+        "epsilon": epsilon,
+        "prompts": len(sources),
+        "threshold": chosen,
+        "mean_loss": {str(t): round(sum(row) / len(row), 4) for t, row in zip(THRESHOLDS, losses, strict=True)},
+        "mean_layers": {str(t): round(n, 2) for t, n in zip(THRESHOLDS, layers, strict=True)},
+    }

@@ -43,9 +43,9 @@ class Recipe:
 
 RECIPES = {
     "translation-ar": Recipe("lite", masked=False, steps=1500, pairs=60_000),
-    "translation-masked": Recipe("lite", masked=True, steps=4000, pairs=24_000, teacher="translation-ar"),
+    "translation-masked": Recipe("lite", masked=True, steps=3000, pairs=24_000, batch=64, teacher="translation-ar"),
     "spelling-ar": Recipe("frh", masked=False, steps=1500, pairs=60_000),
-    "spelling-masked": Recipe("frh", masked=True, steps=3000, pairs=60_000),
+    "spelling-masked": Recipe("frh", masked=True, steps=2000, pairs=60_000, batch=64),
 }
 
 COUNT = 1000  # held-out sentences that a model is measured on
