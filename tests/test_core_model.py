@@ -163,7 +163,7 @@ def test_long_texts_grow_the_table_of_angles():
 
 
 @pytest.mark.parametrize(
-    ("tokens", "words"), [([], "prompt is empty"), ([1, 11], "token id 11"), ([-1], "token id -1")]
+    ("tokens", "words"), [([], "the prompt or source is empty"), ([1, 11], "token id 11"), ([-1], "token id -1")]
 )
 def test_tokens_that_cannot_be_read_are_refused(model, tokens, words):
     with pytest.raises(ValueError, match=words):

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import re
+from html import unescape
 from pathlib import Path
 from typing import Any
 
+import markdown
 import pytest
 import yaml
 
+from reference_impls import testing
 from reference_impls.knowledge import trace_html, traces
 from reference_impls.knowledge.docstring import SECTIONS, parse
+from reference_impls.knowledge.loading import PROJECT_ROOT, load_taxonomy
 from reference_impls.knowledge.markdown import cell, fence, front_matter
 from reference_impls.knowledge.method_page import method_page
 from reference_impls.knowledge.pages import FOLDERS, navigation, pages
 from reference_impls.knowledge.publish import write
-from reference_impls.knowledge.results import Results
+from reference_impls.knowledge.results import TRACES, Results, read_json
 from reference_impls.knowledge.suites import SUITES, suites_of
 from reference_impls.knowledge.taxonomy import Taxonomy
 
@@ -116,9 +121,16 @@ BENCH = {
     "rows": [{"id": "whole", "setting": "greedy", "tokens_per_pass": 2.345, "acceptance": 0.5, "speedup": 1.2,
               "speedup_q1": 1.1, "speedup_q3": 1.3, "texts": 4, "identical_texts": 3, "rounding_ties": 1}],
 }  # fmt: skip
-ZOO = {"drafter": {"sha256": "ab" * 32, "bytes": 1_500_000, "parameters": 700_000, "seed": 0,
-                   "corpus": {"licences": {"Python": "PSF-2.0"}}, "quality": {"held_out": {"library": {"bits_per_byte": 1.2345},
-                                            "tests": {"bits_per_byte": 2.0}}}}}  # fmt: skip
+ZOO = {
+    "drafter": {
+        "sha256": "ab" * 32,
+        "bytes": 1_500_000,
+        "parameters": 700_000,
+        "recipe": {"phases": [{"layers": 2, "steps": 9000}, {"layers": 12, "steps": 100_000}], "seed": 0},
+        "corpus": {"what": "code", "licences": {"Python": "PSF-2.0"}},
+        "quality": {"held_out": {"library": {"bits_per_byte": 1.2345}, "tests": {"bits_per_byte": 2.0}}, "ok": None},
+    }
+}
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +149,13 @@ def results() -> Results:
         bench=BENCH,
         zoo=ZOO,
     )
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads mkdocs.yml; its `!ENV` stands for a value that does not matter here."""
+
+
+_Loader.add_constructor("!ENV", lambda *_: None)
 
 
 def headings(page: str) -> list[str]:
@@ -213,9 +232,11 @@ def test_zoo_and_bench_show_their_figures(taxonomy: Taxonomy, results: Results) 
     assert "| `drafter` | 700,000 | 1.5 MB |" in found["generated/zoo.md"]
     assert "|  | bits per byte |" in found["generated/zoo.md"]
     assert "| library | 1.234 |" in found["generated/zoo.md"]
-    assert "Python: PSF-2.0" in found["generated/corpus.md"]
+    assert "| layers | steps |\n| --- | --- |\n| 2 | 9000 |\n| 12 | 100,000 |\n" in found["generated/zoo.md"]
+    assert "- ok: –" in found["generated/zoo.md"]
+    assert "- licences: Python PSF-2.0" in found["generated/corpus.md"]
     assert "[Whole](methods/whole.md)" in found["generated/measured.md"]
-    assert "cores: 2" in found["generated/measured.md"]
+    assert "machine: cores 2" in found["generated/measured.md"]
 
 
 def test_downloads(taxonomy: Taxonomy, results: Results) -> None:
@@ -298,12 +319,48 @@ def test_a_parallel_decoder_shows_one_row_for_each_pass() -> None:
     assert "t--same" in second
 
 
+def test_tokens_come_through_markdown_as_they_are(taxonomy: Taxonomy, results: Results) -> None:
+    nasty = [
+        "_get_*",
+        " *x*",
+        "```\n",
+        "$a$ \\(b\\)",
+        "[l](u)",
+        "{: #id }",
+        "<b>&amp;",
+        "  \n\n",
+        "\"q'",
+        "~~~",
+        "!!! a",
+        "# h",
+    ]
+    pieces = {"0": "p"} | {str(i): text for i, text in enumerate(nasty, 1)}
+    everything = [*range(1, len(nasty) + 1)]
+    trace = made_up_trace(run([step(everything, drafted=[1])], ["plain"] * len(nasty)), pieces=pieces)
+    config = yaml.load((PROJECT_ROOT / "mkdocs.yml").read_text(encoding="utf-8"), _Loader)  # noqa: S506
+    names = [name for item in config["markdown_extensions"] for name in ([item] if isinstance(item, str) else item)]
+    found = pages(taxonomy, dataclasses.replace(results, traces={"whole": trace}))
+    nested = f'<div class="hero" markdown>\n\n{found["generated/glance.md"]}\n\n</div>'
+    for text in (found["methods/whole.md"], nested):
+        page = markdown.markdown(text, extensions=[name for name in names if name != "pymdownx.snippets"])
+        (shown,) = re.findall(r'<div class="trace__text".*?</div>', page, re.DOTALL)
+        assert unescape(re.sub(r"<[^>]+>", "", shown)).replace("↵", "") == "p" + "".join(nasty)
+        assert "<p><figure" not in page
+
+
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = traces.write_json(tmp_path / "deep" / "a.json", CHAIN)
     assert json.loads(path.read_text()) == CHAIN
     with pytest.raises(TypeError):
         traces.write_json(path, {"no json": object()})
     assert json.loads(path.read_text()) == CHAIN
+
+
+@pytest.mark.parametrize("id", [m.id for m in load_taxonomy().methods if m.is_implemented])
+def test_a_page_shows_what_the_code_does_today(id: str) -> None:
+    path = TRACES / f"{id}.json"
+    assert path.is_file(), f"no run of {id} is recorded: run `accelgen trace {id}`"
+    assert read_json(path) == traces.record(id), f"the recorded run of {id} is out of date: run `accelgen trace {id}`"
 
 
 # ---- proofs -------------------------------------------------------------------------------------------------------
@@ -317,3 +374,9 @@ def test_fields_select_the_suites(taxonomy: Taxonomy) -> None:
         "early-exit", "accounting", "options",
     ]  # fmt: skip
     assert len({suite.id for suite in SUITES}) == len(SUITES)
+
+
+@pytest.mark.parametrize("id", [m.id for m in load_taxonomy().methods])
+def test_a_page_names_the_suites_that_are_run(id: str) -> None:
+    method = load_taxonomy().method(id)
+    assert {suite.id for suite in suites_of(method)} == {suite.name for suite in testing.suites_for(method)}

@@ -105,7 +105,7 @@ def test_translate_counts_its_passes_and_stops_at_the_end_and_at_the_limit(model
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
-        ([], "give at least one source token"),
+        ([], "give at least one token"),
         ([3, 12], "token id 12 is outside the model's vocabulary of 12"),
         ([-1], "token id -1 is outside"),
         ([3] * 9, "9 tokens are too many: this model knows 8 positions"),

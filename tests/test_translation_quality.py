@@ -12,7 +12,7 @@ from reference_impls.core.seq2seq import translate
 from reference_impls.zoo import translation
 from reference_impls.zoo.tasks import END, task
 
-COUNT = 100
+COUNT = 50
 
 
 @pytest.mark.parametrize("name", ["translation-ar", "spelling-ar"])
@@ -23,10 +23,10 @@ def test_the_autoregressive_models_are_nearly_always_right(name: str) -> None:
 def test_more_iterations_translate_better() -> None:
     found = translation.measure("translation-masked", zoo.load("translation-masked"), COUNT)
     one, four, ten = (found[f"iterations {n}"]["exact_match"] for n in (1, 4, 10))
-    assert one >= 0.75
+    assert one >= 0.7
     assert one < four
     assert four >= 0.9
-    assert ten >= 0.94
+    assert ten >= 0.96
     assert found["iterations 10"]["right_length"] >= 0.98
 
 

@@ -32,6 +32,21 @@ class Shape:
     tied: bool = True
 
 
+def as_tensor(tokens: Sequence[int] | Tensor, vocab: int, device: torch.device) -> Tensor:
+    """Token ids as a tensor on `device`. Raises ValueError for no token or an id that is not below `vocab`.
+
+    Tensors pass as they are: looking at them would cost a copy from the device.
+    """
+    if isinstance(tokens, Tensor):
+        return tokens
+    if not tokens:
+        raise ValueError("no token to run the model on: the prompt or source is empty; give at least one token")
+    if min(tokens) < 0 or max(tokens) >= vocab:
+        wrong = next(t for t in tokens if not 0 <= t < vocab)
+        raise ValueError(f"token id {wrong} is outside the model's vocabulary of {vocab}")
+    return torch.tensor(tokens, device=device)
+
+
 def attention_mask(visible: Tensor | None, past: int, new: int, like: Tensor) -> Tensor | None:
     """Additive mask [..., new, past + new]: the past is always open, `visible` rules among the new tokens.
 
@@ -167,14 +182,7 @@ class LanguageModel(nn.Module):
 
     def embed(self, tokens: Sequence[int] | Tensor) -> Tensor:
         """Input vectors [..., tokens, dim]. Raises ValueError for no token or an id outside the vocabulary."""
-        if not isinstance(tokens, Tensor):
-            if not tokens:
-                raise ValueError("no token to run the model on: the prompt is empty; give at least one token")
-            if min(tokens) < 0 or max(tokens) >= self.shape.vocab:
-                wrong = next(t for t in tokens if not 0 <= t < self.shape.vocab)
-                raise ValueError(f"token id {wrong} is outside the model's vocabulary of {self.shape.vocab}")
-            tokens = torch.tensor(tokens, device=self.device)
-        return F.embedding(tokens, self.embedding)
+        return F.embedding(as_tensor(tokens, self.shape.vocab, self.device), self.embedding)
 
     def run(
         self,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from reference_impls.core.cache import Cache
 from reference_impls.core.generation import Generation, Step
-from reference_impls.core.model import Attention, Block, Shape, attention_mask
+from reference_impls.core.model import Attention, Block, Shape, as_tensor, attention_mask
 from reference_impls.core.sampling import Sampler
 
 
@@ -86,13 +86,7 @@ class EncoderDecoder(nn.Module):
 
     def embed(self, tokens: Sequence[int] | Tensor, start: int = 0) -> Tensor:
         """Input vectors [..., tokens, dim] at positions start, start + 1, … Raises ValueError for tokens it cannot."""
-        if not isinstance(tokens, Tensor):
-            if not tokens:
-                raise ValueError("no token to run the model on: give at least one source token")
-            if min(tokens) < 0 or max(tokens) >= self.shape.vocab:
-                wrong = next(t for t in tokens if not 0 <= t < self.shape.vocab)
-                raise ValueError(f"token id {wrong} is outside the model's vocabulary of {self.shape.vocab}")
-            tokens = torch.tensor(tokens, device=self.device)
+        tokens = as_tensor(tokens, self.shape.vocab, self.device)
         end = start + tokens.shape[-1]
         if end > self.longest:
             raise ValueError(f"{end} tokens are too many: this model knows {self.longest} positions")

@@ -82,10 +82,5 @@ def badge(text: str, kind: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Text for raw HTML on one line, safe from every Markdown extension that looks at whole pages."""
+    """Text for raw HTML on one line, in which no fence and no blank line can end the block."""
     return html.escape(text).replace("`", "&#96;").replace("\n", "&#10;").replace("\t", "&#9;")
-
-
-def anchor(title: str) -> str:
-    """The id that the site gives to a heading."""
-    return re.sub(r"[^\w]+", "-", title.lower()).strip("-")

@@ -67,7 +67,7 @@ def method_page(method: Method, taxonomy: Taxonomy, results: Results) -> str:
             _facts(method, taxonomy),
             section("Idea", said.get("Idea", "")),
             section("Algorithm", said.get("Algorithm", "")),
-            section("Guarantee", method.guarantee_reason, said.get("Guarantee", ""), _proofs(method, results)),
+            section("Guarantee", said.get("Guarantee", method.guarantee_reason), _proofs(method, results)),
             section("Why it works", method.principle or ""),
             section("When to use it, and when not", _when(method)),
             section(
@@ -238,9 +238,7 @@ def _trace(trace: dict[str, Any] | None) -> str:
         "Recorded from the code above on the [zoo's models](../zoo.md) with a fixed prompt and seed; a test records it"
         f" again and compares. [The data as JSON](../downloads/traces/{trace['id']}.json)."
     )
-    if len(runs) == 1:
-        return f"{lead}\n\n{runs[0][1]}"
-    return lead + "\n\n" + "\n\n".join(f'=== "{title}"\n\n{indent(html, 4)}' for title, html in runs)
+    return "\n\n".join([lead, *(f"### {title}\n\n{html}" for title, html in runs)])
 
 
 # ---- figures ------------------------------------------------------------------------------------------------------

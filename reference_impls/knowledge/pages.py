@@ -202,7 +202,7 @@ def _zoo(manifest: dict[str, Any] | None) -> str:
         body = "The models are trained by `accelgen zoo train`; there are no weights in this checkout."
         return note("Not trained yet", body, "planned") + "\n"
     rows = [
-        (f"`{name}`", f"{entry['parameters']:,}", f"{entry['bytes'] / 1e6:.1f} MB", f"`{entry['sha256'][:12]}…`")
+        (f"`{name}`", f"{entry['parameters']:,}", _size(entry["bytes"]), f"`{entry['sha256'][:12]}…`")
         for name, entry in manifest.items()
         if "parameters" in entry
     ]
@@ -211,6 +211,10 @@ def _zoo(manifest: dict[str, Any] | None) -> str:
         facts = {key: value for key, value in entry.items() if key not in ("parameters", "bytes", "sha256", "corpus")}
         blocks += [f"### {name}", _nested(facts)] if facts else []
     return join(blocks)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
 
 
 def _corpus(manifest: dict[str, Any] | None) -> str:
@@ -222,19 +226,24 @@ def _corpus(manifest: dict[str, Any] | None) -> str:
 
 
 def _nested(value: Any) -> str:
-    """Plain data: rows with the same keys as a table, a mapping as a list."""
+    """Plain data as Markdown: rows with the same keys as a table, single facts as a list, the rest under its name."""
     if isinstance(value, dict) and (keys := _common_keys(list(value.values()))):
-        return table(
-            ["", *map(_words, keys)], [[_words(name), *map(_plain, row.values())] for name, row in value.items()]
-        )
+        rows = [[_words(name), *map(_plain, row.values())] for name, row in value.items()]
+        return table(["", *map(_words, keys)], rows)
     if isinstance(value, list) and (keys := _common_keys(value)):
         return table(list(map(_words, keys)), [list(map(_plain, row.values())) for row in value])
-    if isinstance(value, dict):
-        return bullets(
-            f"{_words(key)}:" + (f"\n\n{text}" if "\n" in (text := _nested(item)) else f" {text}")
-            for key, item in value.items()
-        )
-    return _plain(value)
+    if not isinstance(value, dict):
+        return _plain(value)
+    single = {key: item for key, item in value.items() if not _is_deep(item)}
+    facts = bullets(f"{_words(key)}: {_plain(item)}" for key, item in single.items())
+    deep = [f"*{_words(key)}*\n\n{_nested(item)}" for key, item in value.items() if key not in single]
+    return "\n\n".join(filter(None, [facts, *deep]))
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether a value needs more than a line."""
+    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return any(isinstance(item, dict | list) for item in inner) or (isinstance(value, dict) and len(value) > 8)
 
 
 def _common_keys(rows: list[Any]) -> list[str]:

@@ -42,10 +42,12 @@ Example
 >>> from reference_impls.non_autoregressive.mask_predict import example, generate
 >>> from reference_impls.zoo.tasks import task
 >>> lite = task("lite")
->>> source = lite.encode("Emma paid Julia eighty-one euros for ten keys on the twelfth of April .")
+>>> source = lite.encode("Anna sold Felix twenty chairs for eighty-six euros on the sixth of April.")
 >>> result = generate(source=source, **example())
->>> result.passes, len(result.tokens)
-(10, 14)
+>>> lite.join(lite.decode(result.steps[0].canvas))
+'am sechsten verkaufte Anna Anna am zwanzig Stühle für sechsundachtzig Euro.'
+>>> lite.join(lite.decode(result.tokens)), result.passes
+('am sechsten April verkaufte Anna Felix zwanzig Stühle für sechsundachtzig Euro.', 10)
 """
 
 from __future__ import annotations

@@ -231,7 +231,7 @@ def train_language_model(
     )  # fmt: skip
 
 
-PART_STEPS = {"block-heads": 1_500, "exit-classifier": 300}
+PART_STEPS = {"block-heads": 1_200, "exit-classifier": 300}
 
 
 def train_part(name: str, folder: Path, steps: int, seed: int) -> dict[str, Any]:

@@ -211,7 +211,7 @@ def test_the_number_of_masks_is_uniform_and_includes_all_tokens() -> None:
         ({"iterations": 0}, "iterations is 0; at least 1 pass must fill the canvas"),
         ({"candidates": 0}, "candidates is 0; the model tells the lengths 1 to 12 apart"),
         ({"candidates": 13}, "candidates is 13"),
-        ({"source": []}, "give at least one source token"),
+        ({"source": []}, "give at least one token"),
         ({"source": [11]}, "token id 11 is outside the model's vocabulary of 11"),
         ({"source": [3] * 13}, "13 tokens are too many: this model knows 12 positions"),
     ],
