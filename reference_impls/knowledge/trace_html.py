@@ -38,7 +38,11 @@ def _run(run: dict[str, Any], trace: dict[str, Any]) -> str:
     elif depth and any(step["layers"] for step in steps):
         body = [_legend(["depth"]), _text(run, trace, steps, depth), _depths(steps, depth)]
     else:
-        body = [_legend(list(dict.fromkeys(run["kinds"]))), _text(run, trace, steps), _step_table(steps, pieces)]
+        body = [
+            _legend(kind for kind in LEGEND if kind in run["kinds"]),
+            _text(run, trace, steps),
+            _step_table(steps, pieces),
+        ]
     caption = f"<figcaption>{escape(summary(run))}</figcaption>"
     return f'<figure class="trace" data-search-exclude>{caption}{"".join(body)}</figure>'
 
@@ -78,7 +82,7 @@ def _legend(kinds: Iterable[str]) -> str:
     samples["changed"] = ('<span class="t t--changed">token</span>', "new or changed in this pass")
     samples["depth"] = (
         "".join(_token(word, "depth", "", share=share) for word, share in (("few", 0.1), ("half", 0.5), ("all", 1.0))),
-        "layers used: the more, the darker and the thicker the bar",
+        "layers used: the more, the stronger the tint and the thicker the bar",
     )
     items = "".join(f"<li>{samples[kind][0]} {samples[kind][1]}</li>" for kind in kinds)
     return f'<ul class="trace__legend">{items}</ul>'
