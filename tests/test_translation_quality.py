@@ -33,8 +33,8 @@ def test_more_iterations_translate_better() -> None:
 def test_more_iterations_mix_the_spellings_less() -> None:
     found = translation.measure("spelling-masked", zoo.load("spelling-masked"), COUNT)
     one, ten = (found[f"iterations {n}"] for n in (1, 10))
-    assert one["mixed"] > 0.2
-    assert ten["mixed"] < one["mixed"] / 2
+    assert one["mixed"] > 0.5
+    assert ten["mixed"] < 0.05
     assert ten["exact_match"] > one["exact_match"]
 
 

@@ -220,7 +220,11 @@ class LanguageModel(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """Next-token logits [..., tokens, vocab] read from the hidden states of any layer."""
-        return self.norm(x) @ (self.embedding.T if self.head is None else self.head)
+        return self.project(self.norm(x))
+
+    def project(self, features: Tensor) -> Tensor:
+        """Logits [..., vocab] of features [..., dim] that are normalised already: the vocabulary projection alone."""
+        return features @ (self.embedding.T if self.head is None else self.head)
 
     def forward(
         self,

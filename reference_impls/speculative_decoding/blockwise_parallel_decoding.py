@@ -15,7 +15,7 @@ Algorithm
    $p_1, \dots, p_k$. Draw $y_i \sim p_i$; at temperature 0 this is $y_i = \arg\max p_i$.
 2. Keep the longest prefix with $x_i = y_i$. The token $y$ after it is the model's own and is emitted in any case, so
    every pass yields between 1 and $k$ tokens.
-3. *Draft*: at the position that gave this last token, head $i$ turns the hidden state $h$ into
+3. *Draft*: at the position that gave this last token, head $i$ turns the decoder's output $h$ into
    $h + \mathrm{FFN}_i(h)$, read out by the shared vocabulary projection; the argmax of each head is the next proposal.
 4. *Commit*: append the tokens; the cache forgets the rejected part of the proposal.
 
@@ -60,7 +60,7 @@ from reference_impls.core.sampling import Sampler
 
 
 class BlockHeads(nn.Module):
-    """Heads 2 to k: slices of one wide feed-forward layer, each added to the hidden state."""
+    """Heads 2 to k: slices of one wide feed-forward layer, each added to the decoder's normalised output."""
 
     def __init__(self, shape: Shape, k: int = 4, hidden: int | None = None) -> None:
         super().__init__()
@@ -68,17 +68,14 @@ class BlockHeads(nn.Module):
             raise ValueError(f"k is {k}; a block needs the model's own head and at least one more, so k >= 2")
         hidden = hidden or 4 * shape.dim
         self.k = k
-        self.norm = nn.RMSNorm(shape.dim, eps=shape.eps)
-        self.up = nn.Parameter(torch.randn(k - 1, shape.dim, hidden) * shape.dim**-0.5)
-        self.down = nn.Parameter(torch.zeros(k - 1, hidden, shape.dim))
+        self.up = nn.Parameter(torch.randn(shape.dim, (k - 1) * hidden) * shape.dim**-0.5)
+        self.down = nn.Parameter(torch.zeros((k - 1) * hidden, shape.dim))
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Features [k - 1, ..., dim] of all heads for hidden states [..., dim], ready for the target's readout."""
-        return torch.stack([self.head(hidden, i) for i in range(self.k - 1)])
-
-    def head(self, hidden: Tensor, i: int) -> Tensor:
-        """Features [..., dim] of the head that looks i + 2 tokens ahead."""
-        return hidden + F.relu(self.norm(hidden) @ self.up[i]) @ self.down[i]
+    def forward(self, features: Tensor) -> Tensor:
+        """Features [k - 1, ..., dim] of all heads for the decoder's features [..., dim]; the target projects them."""
+        inner = F.relu(features @ self.up).unflatten(-1, (self.k - 1, -1))  # [..., k - 1, hidden]
+        down = self.down.unflatten(0, (self.k - 1, -1))  # [k - 1, hidden, dim]
+        return torch.stack([features + inner[..., i, :] @ down[i] for i in range(self.k - 1)])
 
 
 @torch.inference_mode()
@@ -109,11 +106,12 @@ def generate(
         # Verify: one pass over the newest token and the proposal; the model draws its own token at each place.
         unseen = tokens[len(cache) :]
         hidden = target.run(target.embed([*unseen, *proposal]), cache)[-len(proposal) - 1 :]  # [proposal + 1, dim]
-        p = sampler.probs(target.logits(hidden))  # [proposal + 1, vocab]
+        features = target.norm(hidden)
+        p = sampler.probs(target.project(features))  # [proposal + 1, vocab]
         drawn = sampler.draw(p)
         kept = count_kept(proposal, drawn, p, top, minimum)
         # Draft: the heads look ahead from the place of the last token kept. One copy brings all results to the host.
-        ahead = target.logits(heads(hidden[kept])).argmax(-1)  # [k - 1]
+        ahead = target.project(heads(features[kept])).argmax(-1)  # [k - 1]
         count, extra, *guesses = torch.cat((kept[None], drawn[kept][None], ahead)).tolist()
         # Commit: the kept part of the proposal and the model's own token after it.
         emitted = [*proposal[:count], extra]
@@ -134,15 +132,19 @@ def count_kept(proposal: Sequence[int], drawn: Tensor, p: Tensor, top: int, mini
     return passes.cumprod(0).sum()
 
 
-def loss(target: LanguageModel, heads: BlockHeads, tokens: Tensor, i: int) -> Tensor:
+def loss(target: LanguageModel, heads: BlockHeads, tokens: Tensor, only: int | None = None) -> Tensor:
     """Cross-entropy of head i against the token i + 2 places ahead, for tokens [batch, n]; the target is frozen.
 
-    The paper saves memory by drawing i uniformly for each batch instead of summing over the heads.
+    The mean over all heads i = 0, …, k - 2, or head `only`: the paper saves memory by drawing one for each batch.
     """
     with torch.no_grad():
-        hidden = target.run(target.embed(tokens[:, : -i - 2]))
-    logits = target.logits(heads.head(hidden, i))
-    return F.cross_entropy(logits.float().flatten(0, 1), tokens[:, i + 2 :].flatten())
+        features = target.norm(target.run(target.embed(tokens[:, :-2])))
+    losses = []
+    for i, ahead in enumerate(heads(features)):
+        if only in (None, i):
+            logits = target.project(ahead[:, : tokens.shape[1] - i - 2])
+            losses.append(F.cross_entropy(logits.float().flatten(0, 1), tokens[:, i + 2 :].flatten()))
+    return torch.stack(losses).mean()
 
 
 def example() -> dict[str, Any]:

@@ -98,7 +98,7 @@ class Erring(LanguageModel):
 class Foresight(nn.Module):
     """Heads that know the target's greedy future, and so do what perfectly trained ones would do.
 
-    They recognise a hidden state [dim] of the greedy text and answer with features [k - 1, dim] that the target reads
+    They recognise the features [dim] of a place of the greedy text and answer with features [k - 1, dim] that the target reads
     out as the tokens two, three, … places ahead; as `noisy` ones they err at every third place.
     """
 
@@ -108,7 +108,7 @@ class Foresight(nn.Module):
         with torch.no_grad():
             for _ in range(horizon):
                 tokens.append(int(target(tokens)[-1].argmax()))
-            self.states = target.run(target.embed(tokens))  # [places, dim]; the state of place i is read out as i + 1
+            self.states = target.norm(target.run(target.embed(tokens)))  # [places, dim]; place i is read out as i + 1
         self.k = k
         self.read = list(range(len(tokens)))  # from which place to read the guess for the place after it
         for i in range(len(scene.prompt) - 1, len(tokens) - 1):
@@ -116,9 +116,9 @@ class Foresight(nn.Module):
                 others = range(len(scene.prompt) - 1, len(tokens) - 1)
                 self.read[i] = next(j for j in others if tokens[j + 1] != tokens[i + 1])
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Features [k - 1, dim] for the hidden state [dim] of the nearest place of the greedy text."""
-        place = int((self.states - hidden).norm(dim=-1).argmin())
+    def forward(self, features: Tensor) -> Tensor:
+        """Features [k - 1, dim] for those [dim] of the nearest place of the greedy text."""
+        place = int((self.states - features).norm(dim=-1).argmin())
         return self.states[self.read[place + 1 : place + self.k]]
 
 

@@ -231,7 +231,7 @@ def train_language_model(
     )  # fmt: skip
 
 
-PART_STEPS = {"block-heads": 1_200, "exit-classifier": 300}
+PART_STEPS = {"block-heads": 1_000, "exit-classifier": 300}
 
 
 def train_part(name: str, folder: Path, steps: int, seed: int) -> dict[str, Any]:
@@ -245,11 +245,11 @@ def train_part(name: str, folder: Path, steps: int, seed: int) -> dict[str, Any]
     generator = torch.Generator().manual_seed(seed)
     part = blank(name)
 
-    def loss(step: int) -> Tensor:
+    def loss(_: int) -> Tensor:
         x = windows(data, 6, 256, generator)
         with torch.autocast("cpu", torch.bfloat16):
             if isinstance(part, BlockHeads):
-                return blockwise_parallel_decoding.loss(target, part, x, step % (part.k - 1))
+                return blockwise_parallel_decoding.loss(target, part, x)
             assert isinstance(part, ExitClassifier)
             return calm.classifier_loss(target, part, x, EXITS)
 
@@ -268,9 +268,8 @@ def head_accuracy(target: LanguageModel, heads: nn.Module, data: Tensor, length:
     rows = data[: len(data) // length * length].view(-1, length)
     hits: dict[str, list[float]] = {}
     for x in rows.split(16):
-        features = heads(target.run(target.embed(x)))
-        for i, feature in enumerate(features):
-            right = target.logits(feature)[:, : -i - 2].argmax(-1) == x[:, i + 2 :]
+        for i, ahead in enumerate(heads(target.norm(target.run(target.embed(x))))):
+            right = target.project(ahead)[:, : -i - 2].argmax(-1) == x[:, i + 2 :]
             hits.setdefault(f"{i + 2} ahead", []).append(float(right.float().mean()))
     return {"held_out_top_1": {name: round(sum(found) / len(found), 4) for name, found in hits.items()}}
 

@@ -44,7 +44,7 @@ class Recipe:
 RECIPES = {
     "translation-ar": Recipe("lite", masked=False, steps=1500, pairs=60_000),
     "translation-masked": Recipe("lite", masked=True, steps=3000, pairs=24_000, batch=64, teacher="translation-ar"),
-    "spelling-ar": Recipe("frh", masked=False, steps=1500, pairs=60_000),
+    "spelling-ar": Recipe("frh", masked=False, steps=2500, pairs=60_000),
     "spelling-masked": Recipe("frh", masked=True, steps=2000, pairs=60_000, batch=64),
 }
 

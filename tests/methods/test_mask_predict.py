@@ -95,6 +95,16 @@ def test_a_batch_of_lengths_equals_each_alone_and_the_surest_wins(source: list[i
 
 
 @each_source
+def test_the_length_token_is_read_and_then_removed_from_the_memory(source: list[int]) -> None:
+    model = model_of(0)
+    memory, length_log_p = model.encode_with_length(source)
+    states = model.read(torch.cat((model.lengths.table[:1], model.embed(source))))
+    assert torch.equal(memory.states, states[1:])
+    assert torch.allclose(length_log_p[1:], (model.lengths.table[1:] @ states[0]).log_softmax(-1))
+    assert length_log_p[0] == -math.inf
+
+
+@each_source
 def test_one_iteration_is_one_plain_parallel_pass(source: list[int]) -> None:
     model = model_of(1)
     (length,), _ = likeliest_lengths(model, source, 1)
