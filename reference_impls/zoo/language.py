@@ -56,7 +56,7 @@ PHASES = {
     ),
     "target": (
         Phase(12, 2_500, 6, 256, (4e-3, 5e-3), 0.0, library=6, seed=1),
-        Phase(24, 2_800, 3, 512, (4e-3, 4e-3), 0.6, library=6, seed=2),
+        Phase(24, 2_700, 3, 512, (4e-3, 4e-3), 0.6, library=6, seed=2),
     ),
 }
 
