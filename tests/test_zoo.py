@@ -10,7 +10,7 @@ import torch
 
 from reference_impls import zoo
 from reference_impls.core.model import LanguageModel, Shape
-from reference_impls.zoo import corpus, language, recipes, storage
+from reference_impls.zoo import corpus, language, quality, recipes, storage
 from reference_impls.zoo.training import fit, schedule
 
 TINY = Shape(vocab=2048, dim=8, layers=1, heads=2, kv_heads=2, head_dim=4, hidden=12)
@@ -91,10 +91,10 @@ def test_there_are_prompts_enough_and_none_twice() -> None:
 
 
 def test_the_target_is_better_than_the_drafter_and_its_exits_improve_with_depth() -> None:
-    quality = {name: zoo.manifest()[name]["quality"] for name in ("target", "drafter")}
-    loss = {name: found["held_out"]["library"]["nats_per_token"] for name, found in quality.items()}
+    figures = {name: zoo.manifest()[name]["quality"] for name in ("target", "drafter")}
+    loss = {name: found["held_out"]["library"]["nats_per_token"] for name, found in figures.items()}
     assert loss["target"] < loss["drafter"]
-    exits = list(quality["target"]["exits_nats_per_token"].values())
+    exits = list(figures["target"]["exits_nats_per_token"].values())
     assert exits == sorted(exits, reverse=True)
 
 
@@ -126,8 +126,8 @@ def test_growing_keeps_the_function() -> None:
 
 
 def test_distinct_trigrams_see_a_loop() -> None:
-    assert language.distinct_trigrams([[1, 2, 3, 4, 5]]) == 1
-    assert language.distinct_trigrams([[1, 1, 1, 1, 1]]) == pytest.approx(1 / 3)
+    assert quality.distinct_trigrams([[1, 2, 3, 4, 5]]) == 1
+    assert quality.distinct_trigrams([[1, 1, 1, 1, 1]]) == pytest.approx(1 / 3)
 
 
 def test_the_rates_rise_stay_and_fall() -> None:
@@ -149,9 +149,10 @@ def small_world(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes of a few seconds: little text and small models."""
     text = "def double(value):\n    return 2 * value\n\n" * 60
     texts = {"train": [text] * 9, "library": [text], "library_tests": [text], "packages": [text]}
-    monkeypatch.setattr(language, "read_corpus", lambda *_, **__: {k: list(v) for k, v in texts.items()})
+    for module in (language, quality):
+        monkeypatch.setattr(module, "read_corpus", lambda *_, **__: {k: list(v) for k, v in texts.items()})
     monkeypatch.setattr(language, "VOCABULARY", 300)
-    monkeypatch.setattr(language, "prompts", lambda: ["def double("])
+    monkeypatch.setattr(quality, "prompts", lambda: ["def double("])
     small = Shape(vocab=300, dim=16, layers=2, heads=2, kv_heads=2, head_dim=8, hidden=24)
     monkeypatch.setattr(language, "DRAFTER", small)
     monkeypatch.setattr(language, "TARGET", language.dataclasses.replace(small, layers=4))

@@ -98,8 +98,8 @@ class Erring(LanguageModel):
 class Foresight(nn.Module):
     """Heads that know the target's greedy future, and so do what perfectly trained ones would do.
 
-    They recognise the features [dim] of a place of the greedy text and answer with features [k - 1, dim] that the target reads
-    out as the tokens two, three, … places ahead; as `noisy` ones they err at every third place.
+    They recognise the features [dim] of a place of the greedy text and answer with features [k - 1, dim] that the
+    target reads out as the tokens two, three, … places ahead; as `noisy` ones they err at every third place.
     """
 
     def __init__(self, k: int, scene: Scene, horizon: int = 32) -> None:

@@ -10,6 +10,10 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
 from reference_impls.zoo.errors import ZooError
 
 # Generated tables and encodings, not code that anyone reads.
@@ -87,3 +91,12 @@ def licences() -> dict[str, str]:
 def prompts() -> list[str]:
     """Beginnings of Python code, written for this project; nobody else's text, so that all may use them."""
     return list(json.loads(Path(__file__).with_name("prompts.json").read_text(encoding="utf-8")))
+
+
+def encode(texts: list[str], tokenizer: Tokenizer) -> Tensor:
+    """All texts as one row of token ids [tokens], each text led by the end-of-text token."""
+    rows: list[Tensor] = []
+    for start in range(0, len(texts), 64):
+        found = tokenizer.encode_batch(texts[start : start + 64])
+        rows += [torch.tensor([0, *each.ids], dtype=torch.int32) for each in found]
+    return torch.cat(rows)

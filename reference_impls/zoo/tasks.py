@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -73,7 +74,7 @@ class Example:
     references: tuple[str, ...]
 
 
-class Task:
+class Task(ABC):
     """A vocabulary for both languages, an endless seeded supply of examples, and the judgement of an answer.
 
     `modes` gives the share of each reference among the raw training targets; `longest` bounds source and target.
@@ -87,13 +88,13 @@ class Task:
         self.vocabulary = (*SPECIAL, *sorted(set(" ".join(self._texts()).split())))
         self._ids = {piece: i for i, piece in enumerate(self.vocabulary)}
 
+    @abstractmethod
     def _texts(self) -> Iterable[str]:
         """Texts that together hold every word of both languages."""
-        raise NotImplementedError
 
+    @abstractmethod
     def draw(self, chance: random.Random) -> Example:
         """A random example; the same one may come again."""
-        raise NotImplementedError
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text of this task, as one writes it or in its parts. Raises ZooError for an unknown word."""
