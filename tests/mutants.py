@@ -149,7 +149,9 @@ CATALOGUE = [Mutant(*row[:4], row[4:]) for row in (
      "draft.append(int(sampler.draw(q[-1])))", "draft.append(int(sampler.draw(q[-1] ** 0.5)))", EXACT),
     ("accepted-tokens-drawn-again", LEVIATHAN, "[*draft[:kept], extra]", "[*draft[:kept][:1], extra]", GREEDY),
     # Blockwise parallel decoding
-    ("heads-read-at-a-stale-place", BLOCKWISE, "heads(hidden[kept])", "heads(hidden[-1])", GREEDY),
+    ("heads-read-at-a-stale-place", BLOCKWISE, "heads(features[kept])", "heads(features[-1])", GREEDY),
+    ("heads-learn-on-another-place", BLOCKWISE, "ahead[:, : tokens.shape[1] - i - 2]",
+     "ahead[:, : tokens.shape[1] - i - 2].flip(1)", own(BLOCKWISE)),
     ("own-token-from-the-wrong-place", BLOCKWISE, "drawn[kept][None]", "drawn[-1][None]", GREEDY),
     ("guesses-compared-one-place-late", BLOCKWISE, "guess == drawn[:-1]", "guess == drawn[1:]", GREEDY),
     ("block-with-a-hole", BLOCKWISE, "passes.cumprod(0).sum()", "passes.sum()", GREEDY),
