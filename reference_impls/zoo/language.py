@@ -148,8 +148,7 @@ def train_stack(name: str, folder: Path, steps: int | None, seed: int) -> dict[s
     exits = EXITS if name == "target" else ()
     recipe = {
         "phases": [dataclasses.asdict(phase) for phase in PHASES[name]],
-        "exits": list(exits),
-        "exit_weight": EXIT_WEIGHT,
+        **({"exits": list(exits), "exit_weight": EXIT_WEIGHT} if exits else {}),
         "seed": seed,
         "shape": dataclasses.asdict(model.shape),
     }
