@@ -52,9 +52,9 @@ def save(name: str, module: nn.Module, *, folder: Path = WEIGHTS, **facts: Mappi
 
 
 def update_manifest(name: str, entry: Mapping[str, Any], *, folder: Path = WEIGHTS) -> None:
-    """Replace one entry of the manifest and keep the rest."""
+    """Replace one entry of the manifest, in its place, and keep the rest; pages show them in this order."""
     known = manifest(folder) | {name: dict(entry)}
-    text = json.dumps(dict(sorted(known.items())), indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(known, indent=2, ensure_ascii=False) + "\n"
     write_whole(folder / "manifest.json", text)
 
 
