@@ -19,7 +19,7 @@ Differences from the paper
 --------------------------
 1. There is no paper; this is the textbook loop with a key-value cache.
 
-Example:
+Example
 -------
 >>> from reference_impls import zoo
 >>> from reference_impls.autoregressive import generate

@@ -38,7 +38,7 @@ Differences from the paper
 4. The official code propagates the output of the first segment to the skipped layers; the paper, and this file,
    propagate the state of the exit layer.
 
-Example:
+Example
 -------
 >>> from reference_impls import zoo
 >>> from reference_impls.core.sampling import Sampler

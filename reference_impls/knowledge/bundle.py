@@ -27,7 +27,7 @@ _HEADER = """\
 # Copyright (c) 2026 The accelerated-generation authors
 """
 _RULE = "# " + "-" * 118
-_EXAMPLE = re.compile(r'\n\nExample:?\n-+\n.*?(?=\n?"""$)', re.DOTALL)
+_EXAMPLE = re.compile(r'\n\nExample\n-+\n.*?(?=\n?"""$)', re.DOTALL)
 
 
 class Piece(NamedTuple):

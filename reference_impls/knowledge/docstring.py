@@ -23,5 +23,5 @@ def parse(source: str) -> Docstring:
     head, *rest = _HEADING.split(ast.get_docstring(ast.parse(source)) or "")
     first = " ".join(head.strip().split("\n\n")[0].split())
     summary = first.partition(": ")[2] or first
-    titles, texts = (t.rstrip(":") for t in rest[::2]), (text.strip() for text in rest[1::2])
+    titles, texts = rest[::2], (text.strip() for text in rest[1::2])
     return Docstring(summary[:1].upper() + summary[1:], dict(zip(titles, texts, strict=True)))

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from reference_impls.core.generation import Generation
 
 LIMIT = 48
-SENTENCES = 2  # for a method that translates
+SENTENCES = 2  # for a method that translates: the first held-out ones that it revises, or writes in one pass,
+SEARCHED = 100  # among so many
 RUNS = {"Greedy": 0.0, "Temperature 0.8": 0.8}  # title of a run -> temperature; the seed is 0
 
 
@@ -68,14 +69,20 @@ def _sequence_to_sequence(id: str, module: ModuleType, options: dict[str, Any]) 
     from reference_impls.zoo.tasks import MASK, task
 
     lite = task("lite")
-    examples = itertools.islice(lite.examples(held_out=True), SENTENCES)
-    sources = [lite.encode(example.source) for example in examples]
+    sources = (lite.encode(example.source) for example in lite.examples(held_out=True))
+    results = ((source, module.generate(source=source, **options)) for source in itertools.islice(sources, SEARCHED))
+    shown = ((source, result) for source, result in results if _is_revised(result))
     runs = [
-        _run(f"Sentence {number}", source, module.generate(source=source, **options))
-        for number, source in enumerate(sources, 1)
+        _run(f"Held-out sentence that is revised, number {number}", source, result)
+        for number, (source, result) in enumerate(itertools.islice(shown, SENTENCES), 1)
     ]
     pieces = {str(token): lite.pieces([token])[0] for token in _tokens(runs)}
     return {"id": id, "separator": " ", "mask": MASK, "pieces": pieces, "runs": runs}
+
+
+def _is_revised(result: Generation) -> bool:
+    """Whether a later pass changed what the first one wrote; a single pass cannot."""
+    return len(result.steps) == 1 or result.steps[0].canvas != result.tokens
 
 
 def _run(title: str, prompt: list[int], result: Generation, **settings: float) -> dict[str, Any]:

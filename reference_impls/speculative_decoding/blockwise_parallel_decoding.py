@@ -24,7 +24,7 @@ Guarantee
 Exact greedy: at temperature 0 each token is the argmax of the frozen target given the tokens before it. Because a guess
 is only ever kept when it equals the model's own draw, sampling keeps the target's law as well.
 The approximate rules are lossy on purpose: `top` $> 1$ keeps a guess among the `top` likeliest tokens, and
-`minimum` $> 1$ keeps that many tokens a step unseen.
+`minimum` $> 1$ emits at least that many tokens a step, right or not.
 
 Differences from the paper
 --------------------------
@@ -34,7 +34,7 @@ Differences from the paper
 3. Rejected tokens are cropped from a key-value cache; the paper's decoder is a Transformer, its checks are the same.
 4. The distance-based acceptance for ordinal outputs such as pixel intensities has no meaning for text and is left out.
 
-Example:
+Example
 -------
 >>> from reference_impls import zoo
 >>> from reference_impls.core.sampling import Sampler

@@ -34,7 +34,7 @@ Differences from the paper
    appendix compares $p(x)$ with $l \max p$ of the soft law instead.
 3. The target's first pass reads the prompt together with the first guesses, so a run has no separate prefill pass.
 
-Example:
+Example
 -------
 >>> from reference_impls import zoo
 >>> from reference_impls.core.sampling import Sampler

@@ -36,7 +36,7 @@ Differences from the paper
    is shallow too, two layers against twenty-four, and the target was grown from it.
 3. The target's first pass reads the prompt together with the first draft.
 
-Example:
+Example
 -------
 >>> from reference_impls import zoo
 >>> from reference_impls.core.sampling import Sampler
