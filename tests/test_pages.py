@@ -46,7 +46,7 @@ Differences from the paper
 --------------------------
 1. None.
 
-Example:
+Example
 -------
 >>> 1 + 1
 2
