@@ -38,6 +38,7 @@ CACHE, MODEL, TREE, TRANSFORMERS = (
 LEVIATHAN = "speculative_decoding/speculative_decoding_leviathan"
 CHEN = "speculative_decoding/speculative_sampling_chen"
 BLOCKWISE = "speculative_decoding/blockwise_parallel_decoding"
+LAYERSKIP = "early_exiting/layerskip"
 CALM, MASK_PREDICT = "early_exiting/calm", "non_autoregressive/mask_predict"
 
 
@@ -85,6 +86,12 @@ CATALOGUE = [Mutant(*row[:4], row[4:]) for row in (
     ("lenience-multiplies", "core/verify", "/ (lenience * q.", "* lenience / (q.", VERIFY),
     ("no-draft-length-is-wrong", "core/verify", "if gamma < 1:", "if gamma < 0:", VERIFY, ACCOUNTING),
     ("no-vocabulary-is-wrong", "core/verify", "if len(set(sizes)) > 1:", "if len(set(sizes)) > 9:", ACCOUNTING),
+    ("siblings-tried-against-the-same-law", "core/verify", "rest[rows] = residual(law, guess)", "pass", VERIFY),
+    ("law-of-the-first-sibling-for-all", "core/verify", "guess = q[now]", "guess = q[now * 0]", VERIFY),
+    ("node-checked-against-its-own-row", "core/verify", "[tree.parents[node] + 1 for", "[node + 1 for", VERIFY),
+    ("extra-token-after-the-root", "core/verify", "rest[node + 1]", "rest[0]", VERIFY),
+    ("extra-token-from-p", "core/verify", "sampler.draw(rest[node + 1])", "sampler.draw(p[node + 1])", VERIFY),
+    ("chosen-nodes-always-kept", "core/verify", "law.gather(-1, x) / guess", "(law > 0).gather(-1, x) / guess", VERIFY),
     # Chance
     ("one-random-number-for-all-places", "core/sampling",
      "self._uniform(probability.double())", "self._uniform(probability.double().sum())", SAMPLING),
@@ -113,6 +120,17 @@ CATALOGUE = [Mutant(*row[:4], row[4:]) for row in (
     ("draft-cache-keeps-a-rejected-token", LEVIATHAN,
      "draft_cache.crop(len(tokens) - 1)", "draft_cache.crop(len(tokens))", GREEDY),
     ("draft-cache-never-rolled-back", CHEN, "draft_cache.crop(len(tokens) - 1)", "pass", GREEDY),
+    ("upper-layers-start-from-the-newest-state", LAYERSKIP, "torch.cat(states)", "states[-1]", GREEDY),
+    ("lower-layers-run-again", LAYERSKIP, "target.run(torch.cat(states), cache, layers=upper)",
+     "target.run(target.embed(draft), layers=lower)", GREEDY),
+    ("lower-layers-keep-a-rejected-token", LAYERSKIP,
+     "cache.crop(len(tokens) - 1)", "cache._lengths[-1] = len(tokens) - 1", GREEDY),
+    ("guess-read-from-the-wrong-layer", LAYERSKIP, "laws.append(sampler.probs(target.logits(states[-1][-1])))",
+     "laws.append(sampler.probs(target.logits(states[0][-1])))", EXACT, own(LAYERSKIP)),
+    ("dropout-of-whole-batches", LAYERSKIP, "torch.rand(len(x), generator", "torch.rand(1, generator", own(LAYERSKIP)),
+    ("first-layer-dropped", LAYERSKIP, "math.log(2) / max(1, layers - 1)) - 1)",
+     "math.log(2) / max(1, layers - 1)))", own(LAYERSKIP)),
+    ("exits-never-rotate", LAYERSKIP, "step % every}", "0}", own(LAYERSKIP)),
     # Masks and positions
     ("mask-computed-and-not-passed", "core/model",
      "attention_mask(visible, past, x.", "attention_mask(None, past, x.", TREE),
@@ -122,10 +140,11 @@ CATALOGUE = [Mutant(*row[:4], row[4:]) for row in (
     ("every-call-starts-at-position-0", "core/model", "self._angles[0, start:end], self._angles[1, start:end]",
      "self._angles[0, :new], self._angles[1, :new]", MODEL),
     ("rotation-the-wrong-way", "core/model", "torch.cat((-sin, sin), -1)", "torch.cat((sin, -sin), -1)", TRANSFORMERS),
-    ("tree-positions-by-index", "core/tree", "depths[i] = depths[parent + 1] + 1", "depths[i] = i", TREE),
-    ("siblings-see-each-other", "core/tree", "visible[i] |= visible[parent + 1]", "visible[i, :i] = True", TREE),
+    ("tree-positions-by-index", "core/tree", "depths.append(depths[parent + roots] + 1)", "depths.append(i)", TREE),
+    ("siblings-see-each-other", "core/tree", "visible[i] |= visible[parent + roots]", "visible[i, :i] = True", TREE),
     ("only-the-parent-is-seen", "core/tree",
-     "visible[i] |= visible[parent + 1]", "visible[i, parent + 1] = True", TREE),
+     "visible[i] |= visible[parent + roots]", "visible[i, parent + roots] = True", TREE),
+    ("unseen-tokens-at-one-position", "core/tree", "depths = list(range(roots))", "depths = [0] * roots", TREE),
     ("path-from-below", "core/tree", "return found[::-1]", "return found", TREE),
     ("angles-spoil-training", "core/model", "torch.inference_mode(False)", "torch.inference_mode(True)", MODEL),
     ("gate-and-up-swapped", "core/from_transformers", '("gate", "up")', '("up", "gate")', TRANSFORMERS),

@@ -50,6 +50,7 @@ def tiny_run(method: str, m: Any) -> list[int]:
         "speculative-decoding-leviathan": lambda: generate(drafter=language_model(1), gamma=3),
         "speculative-sampling-chen": lambda: generate(drafter=language_model(1), gamma=3),
         "blockwise-parallel-decoding": lambda: generate(heads=m.BlockHeads(m.Shape(layers=4, **shape)).double()),
+        "layerskip": lambda: generate(exit_layer=2, gamma=3),
         "calm": lambda: generate(exits=[1, 2], threshold=0.2),
         "mask-predict": lambda: m.generate(
             m.ConditionalMaskedModel(m.Shape(layers=1, **shape), 9, pad=0, mask_id=1).double(), [2, 3, 4], iterations=3

@@ -85,3 +85,20 @@ def test_the_cache_repaired_after_a_tree_goes_on_as_if_only_the_path_had_been_re
     text = [*PROMPT, ROOT, *(tree.tokens[i] for i in path)]
     assert len(cache) == len(text)
     torch.testing.assert_close(model([8, 9], cache), model([*text, 8, 9])[-2:], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("roots", [1, 2, 4])
+def test_a_tree_pass_may_bring_the_unseen_tokens_along(tree, roots):
+    model, text = language_model(11, layers=3), [*PROMPT, ROOT]
+    cache = model.new_cache()
+    held = len(text) - roots
+    if held:
+        model(text[:held], cache)
+    depths, visible = tree.layout(roots)
+    logits = model([*text[held:], *tree.tokens], cache, positions=held + depths, visible=visible)
+    for node in range(-1, len(tree)):
+        alone = model([*text, *(tree.tokens[i] for i in tree.path(node))])
+        torch.testing.assert_close(logits[roots + node], alone[-1], rtol=1e-10, atol=1e-10)
+    cache.keep(len(text), tree.path(5))
+    text += [tree.tokens[i] for i in tree.path(5)]
+    torch.testing.assert_close(model([8, 9], cache), model([*text, 8, 9])[-2:], rtol=1e-10, atol=1e-10)

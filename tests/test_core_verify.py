@@ -7,7 +7,8 @@ import torch
 
 from reference_impls.core.generation import Generation
 from reference_impls.core.sampling import Sampler
-from reference_impls.core.verify import check_draft, residual, verify_chain
+from reference_impls.core.tree import Tree
+from reference_impls.core.verify import check_draft, residual, verify_chain, verify_tree
 from reference_impls.testing import exact_law, total_variation
 
 P = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3], [0.25, 0.25, 0.5]], dtype=torch.float64)
@@ -99,3 +100,90 @@ def test_chain_of_a_broken_target_gives_the_impossible_token():
 def test_drafts_that_cannot_work_are_refused():
     with pytest.raises(ValueError, match="gamma is 0"):
         check_draft(0)
+
+
+def tree_law(p, grow):
+    """The exact law of the first token that `verify_tree` commits for trees that `grow(sampler)` draws."""
+
+    def run(sampler):
+        tree, q = grow(sampler)
+        rows = p[0].repeat(len(tree) + 1, 1)
+        path, extra = verify_tree(sampler, tree, rows, q)
+        return Generation([*(tree.tokens[node] for node in path), extra][:1])
+
+    return exact_law(run)
+
+
+def siblings(laws, *, replace=True):
+    """Children of the root, each drawn from its own law; without replacement later laws leave out earlier tokens."""
+
+    def grow(sampler):
+        tree, q = Tree(), []
+        for law in laws:
+            row = law.clone()
+            if not replace:
+                row[tree.tokens] = 0
+            q.append(row / row.sum())
+            tree.add(int(sampler.draw(q[-1])))
+        return tree, torch.stack(q)
+
+    return grow
+
+
+def chosen(*tokens):
+    """Children of the root that are there without chance."""
+
+    def grow(_):
+        tree = Tree()
+        for token in tokens:
+            tree.add(token)
+        return tree, None
+
+    return grow
+
+
+@pytest.mark.parametrize(
+    "grow",
+    [
+        siblings([Q[0]]),
+        siblings([Q[0], Q[0], Q[0]]),
+        siblings([Q[0], Q[1]]),
+        siblings([Q[0], Q[0]], replace=False),
+        siblings([Q[1], Q[1], Q[1]], replace=False),
+        chosen(),
+        chosen(1),
+        chosen(2, 0),
+        chosen(0, 0, 2),
+        chosen(0, 1, 2),
+    ],
+)
+def test_siblings_give_the_first_token_the_law_of_the_target(grow):
+    wanted = {(token,): float(P[0, token]) for token in range(3)}
+    assert total_variation(tree_law(P, grow), wanted) < 1e-12
+
+
+def test_below_a_kept_node_the_law_is_the_one_after_it():
+    """Two children of the root and two below the first; every node has a law of its own."""
+    p = torch.stack([P[0], P[1], P[2], P[0].flip(0), P[1].flip(0)])
+
+    def run(sampler):
+        tree, q = Tree(), []
+        for parent, law in ((-1, Q[0]), (-1, Q[1]), (0, Q[1]), (0, Q[1])):
+            q.append(law)
+            tree.add(int(sampler.draw(law)), parent)
+        path, extra = verify_tree(sampler, tree, p, torch.stack(q))
+        after = [*(tree.tokens[node] for node in path), extra]
+        return Generation([path[0], after[1]] if path else [-1])
+
+    found = exact_law(run)
+    first = sum(chance for key, chance in found.items() if key[0] == 0)
+    assert 0.1 < first < 0.9
+    for token in range(3):
+        assert found[0, token] / first == pytest.approx(float(P[1, token]), abs=1e-12)
+
+
+def test_a_chain_is_a_tree_without_branches():
+    tree = Tree()
+    tree.add(2, tree.add(1))
+    found = exact_law(lambda s: Generation([len((r := verify_tree(s, tree, P, Q))[0]), r[1]]))
+    assert total_variation(found, outcomes([1, 2])) < 1e-12

@@ -39,16 +39,18 @@ class Tree:
             node = self.parents[node]
         return found[::-1]
 
-    def layout(self) -> tuple[Tensor, Tensor]:
-        """Depths [nodes + 1] and the ancestor mask `visible` [nodes + 1, nodes + 1]; row 0 is the root token.
+    def layout(self, roots: int = 1) -> tuple[Tensor, Tensor]:
+        """Depths [roots + nodes] and the ancestor mask `visible` [roots + nodes, roots + nodes] of one pass.
 
-        For a pass over `[root, *tree.tokens]` at positions `len(cache) + depths`: a node sees the root, its ancestors
-        and itself.
+        For a pass over `[*unseen, *tree.tokens]` at positions `len(cache) + depths`, where `unseen` are the `roots`
+        committed tokens that the cache does not hold yet; the last of them is the root. They form a chain; a node sees
+        all of them, its ancestors and itself.
         """
-        size = len(self.tokens) + 1
-        depths = [0] * size
-        visible = torch.eye(size, dtype=torch.bool)
-        for i, parent in enumerate(self.parents, start=1):
-            visible[i] |= visible[parent + 1]
-            depths[i] = depths[parent + 1] + 1
+        depths = list(range(roots))
+        visible = torch.ones(roots + len(self), roots + len(self), dtype=torch.bool).tril()
+        visible[roots:, roots:] = torch.eye(len(self), dtype=torch.bool)
+        for i, parent in enumerate(self.parents, start=roots):
+            depths.append(depths[parent + roots] + 1)
+            if parent >= 0:
+                visible[i] |= visible[parent + roots]
         return torch.tensor(depths), visible

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reference_impls.core.sampling import Sampler
+from reference_impls.core.tree import Tree
 
 
 def residual(p: Tensor, q: Tensor) -> Tensor:
@@ -41,6 +42,41 @@ def verify_chain(
     extra = sampler.draw(rest[kept])
     count, token = torch.stack((kept, extra)).tolist()
     return count, token
+
+
+def verify_tree(sampler: Sampler, tree: Tree, p: Tensor, q: Tensor | None = None) -> tuple[list[int], int]:
+    """The nodes of the accepted path, and the extra token that follows them (multi-step speculative sampling).
+
+    p [nodes + 1, vocab] are the target's laws after the root and after each node; row i of q [nodes, vocab] is the law
+    that node i was drawn from, given its elder siblings. Without `q` the nodes were chosen without chance, which is a
+    draw from a one-hot law. The children of a node are tried in order: a child x is kept with probability
+    min(1, p(x) / q(x)); after a rejection, the residual takes the place of p for the next child, and for the extra
+    token after the last. Miao et al. (2024), algorithm 2; Spector and Re (2023) for drawing without replacement.
+
+    The result costs two copies from the device.
+    """
+    rest, chance = p.clone(), p.new_zeros(len(tree))  # what is left of p after the rejections so far
+    rank: dict[int, int] = {}
+    turns: dict[int, list[int]] = {}  # how many elder siblings a node has -> such nodes
+    for node, parent in enumerate(tree.parents):
+        rank[parent] = rank.get(parent, -1) + 1
+        turns.setdefault(rank[parent], []).append(node)
+    drafted = torch.tensor(tree.tokens, device=p.device, dtype=torch.long)
+    for nodes in turns.values():
+        now = torch.tensor(nodes, device=p.device)
+        rows = torch.tensor([tree.parents[node] + 1 for node in nodes], device=p.device)
+        x, law = drafted[now, None], rest[rows]  # [now, 1], [now, vocab]
+        guess = q[now] if q is not None else torch.zeros_like(law).scatter_(-1, x, 1.0)
+        chance[now] = (law.gather(-1, x) / guess.gather(-1, x)).squeeze(-1)
+        rest[rows] = residual(law, guess)
+    likely = chance.cpu()
+    path, node = list[int](), -1
+    while True:
+        kept = next((child for child in tree.children(node) if sampler.accept(likely[child])), None)
+        if kept is None:
+            break
+        path.append(node := kept)
+    return path, int(sampler.draw(rest[node + 1]))
 
 
 def check_draft(gamma: int, *models: Any) -> None:

@@ -188,6 +188,7 @@ BAD_OPTIONS: dict[str, tuple[Any, ...]] = {
     "lenience": (0.0, 1.5, math.nan),
     "top": (0,),
     "minimum": (0, 99),
+    "exit_layer": (0, 9),
     "exits": ((0, 1), (2, 1), (1, 3), (1, 1)),
     "measure": ("guesswork",),
 }

@@ -136,6 +136,7 @@ BUILDERS: dict[str, Builder] = {
     "drafter": _drafter,
     "gamma": lambda scene: scene.guesses,
     "exits": lambda scene: tuple(range(1, scene.target.shape.layers)),
+    "exit_layer": lambda scene: 1,
 }
 
 
