@@ -99,7 +99,8 @@ def _document(text: str, name: str) -> _Document:
     try:
         root = loader.get_single_node()
         if root is None:
-            raise TaxonomyError(f"{name}, line 1: is empty; a taxonomy has {', '.join(Taxonomy.model_fields)}")
+            needed = [field for field, info in Taxonomy.model_fields.items() if info.is_required()]
+            raise TaxonomyError(f"{name}, line 1: is empty; a taxonomy has {', '.join(needed)}")
         reader = _Reader(loader)
         data = reader.read(root, ())
     except yaml.MarkedYAMLError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -69,6 +69,13 @@ def fence(text: str, language: str, options: str = "") -> str:
 def collapsible(title: str, body: str, kind: str = "source") -> str:
     """A closed box that opens on a click; it works without scripts."""
     return f'??? {kind} "{title}"\n\n{indent(body, 4)}'
+
+
+def columns(lists: Mapping[str, Iterable[str]]) -> str:
+    """Lists side by side where there is room, each under its title; empty ones are left out."""
+    filled = {title: items for title, items in lists.items() if items}
+    cards = [f"<div markdown>\n\n**{title}**\n\n{bullets(items)}\n\n</div>" for title, items in filled.items()]
+    return '<div class="pair" markdown>\n\n' + "\n\n".join(cards) + "\n\n</div>" if cards else ""
 
 
 def note(title: str, body: str, kind: str = "note") -> str:

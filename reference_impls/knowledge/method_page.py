@@ -12,6 +12,7 @@ from reference_impls.knowledge.markdown import (
     badge,
     bullets,
     collapsible,
+    columns,
     fence,
     front_matter,
     indent,
@@ -193,8 +194,7 @@ def _when(method: Method) -> str:
         "Advantages": method.advantages,
         "Limitations": method.limitations,
     }
-    cards = [f"<div markdown>\n\n**{title}**\n\n{bullets(items)}\n\n</div>" for title, items in lists.items() if items]
-    return '<div class="pair" markdown>\n\n' + "\n\n".join(cards) + "\n\n</div>" if cards else ""
+    return columns(lists)
 
 
 # ---- code and runs ------------------------------------------------------------------------------------------------

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from reference_impls.knowledge import trace_html
-from reference_impls.knowledge.exports import json_schema, page_bibtex, to_bibtex, to_json
-from reference_impls.knowledge.markdown import badge, bullets, fence, front_matter, join, note, section, table
+from reference_impls.knowledge.exports import json_schema, to_bibtex, to_json
+from reference_impls.knowledge.fragments import fragments
+from reference_impls.knowledge.markdown import bullets, columns, front_matter, join, section, table
 from reference_impls.knowledge.method_page import (
-    GUARANTEES,
     NEEDS,
-    figures_table,
     guarantee_badge,
     method_page,
-    paper_links,
     published,
     status_badge,
 )
 from reference_impls.knowledge.results import Results
-from reference_impls.knowledge.suites import SUITES, suites_of
-from reference_impls.knowledge.taxonomy import Category, Method, Taxonomy
+from reference_impls.knowledge.taxonomy import Category, Method, Subcategory, Taxonomy
 
 FOLDERS = ("methods", "categories", "downloads", "generated")  # below docs/; nothing in them is written by hand
 
@@ -31,7 +27,7 @@ def pages(taxonomy: Taxonomy, results: Results) -> dict[str, str]:
     found = {"methods/index.md": _index(taxonomy)}
     found |= {f"categories/{c.id}/index.md": _category(c, taxonomy) for c in taxonomy.categories}
     found |= {f"methods/{m.id}.md": method_page(m, taxonomy, results) for m in taxonomy.methods}
-    found |= {f"generated/{name}.md": text for name, text in _fragments(taxonomy, results).items()}
+    found |= {f"generated/{name}.md": text for name, text in fragments(taxonomy, results).items()}
     return found | {f"downloads/{name}": text for name, text in _downloads(taxonomy, results).items()}
 
 
@@ -57,14 +53,10 @@ def navigation(taxonomy: Taxonomy) -> list[Any]:
 
 def _branches(category: Category, taxonomy: Taxonomy) -> list[Any]:
     return [
-        {branch.name: [f"methods/{m.id}.md" for m in _methods(taxonomy, category.id, branch.id)]}
+        {branch.name: [f"methods/{m.id}.md" for m in taxonomy.methods_of(category.id, branch.id)]}
         for branch in category.subcategories
-        if _methods(taxonomy, category.id, branch.id)
+        if taxonomy.methods_of(category.id, branch.id)
     ]
-
-
-def _methods(taxonomy: Taxonomy, category: str, branch: str | None = None) -> list[Method]:
-    return [m for m in taxonomy.methods if m.category == category and branch in (None, m.subcategory)]
 
 
 # ---- index and families -------------------------------------------------------------------------------------------
@@ -87,9 +79,9 @@ def method_table(methods: Iterable[Method], folder: str) -> str:
 
 def _authors(method: Method) -> str:
     surnames = [name.split()[-1] for name in method.paper.authors]
-    return (
-        surnames[0] if len(surnames) == 1 else " and ".join(surnames) if len(surnames) == 2 else f"{surnames[0]} et al."
-    )
+    if len(surnames) == 1:
+        return surnames[0]
+    return f"{surnames[0]} et al." if len(surnames) > 2 or surnames[1] == "others" else " and ".join(surnames)
 
 
 def _index(taxonomy: Taxonomy) -> str:
@@ -100,11 +92,23 @@ def _index(taxonomy: Taxonomy) -> str:
     )
     families = [
         section(
-            c.name, f"[What this family is](../categories/{c.id}/index.md)", method_table(_methods(taxonomy, c.id), "")
+            c.name, f"[What this family is](../categories/{c.id}/index.md)", method_table(taxonomy.methods_of(c.id), "")
         )
         for c in taxonomy.categories
     ]
     return join([front_matter(title="All techniques", description=lead), "# All techniques", lead, *families])
+
+
+def _branch(branch: Subcategory, methods: Sequence[Method]) -> str:
+    lists = {
+        "Advantages": branch.advantages,
+        "Limitations": branch.limitations,
+        "Recent advancements": branch.advancements,
+        "Open problems": branch.open_problems,
+    }
+    head = f"### {branch.name} {{ #{branch.id} }}"
+    methods_below = method_table(methods, "../../methods/")
+    return join([head, branch.summary, branch.principle or "", methods_below, columns(lists)])
 
 
 def _category(category: Category, taxonomy: Taxonomy) -> str:
@@ -115,11 +119,7 @@ def _category(category: Category, taxonomy: Taxonomy) -> str:
         "Recent advancements": category.advancements,
         "Open problems": category.open_problems,
     }
-    branches = [
-        f"### {branch.name}\n\n{branch.summary}\n\n"
-        + method_table(_methods(taxonomy, category.id, branch.id), "../../methods/")
-        for branch in category.subcategories
-    ]
+    branches = [_branch(branch, taxonomy.methods_of(category.id, branch.id)) for branch in category.subcategories]
     bibtex = to_bibtex(taxonomy, [category.id])
     return join(
         [
@@ -136,197 +136,6 @@ def _category(category: Category, taxonomy: Taxonomy) -> str:
             ),
         ]
     )
-
-
-# ---- fragments of hand-written pages --------------------------------------------------------------------------------
-
-
-def _fragments(taxonomy: Taxonomy, results: Results) -> dict[str, str]:
-    return {
-        "families": _families(taxonomy),
-        "glance": _glance(taxonomy, results),
-        "progress": _progress(taxonomy),
-        "suites": _suites(taxonomy),
-        "zoo": _zoo(results.zoo),
-        "corpus": _corpus(results.zoo),
-        "measured": _measured(taxonomy, results.bench),
-        "vocabulary": _vocabulary(),
-        "cite": _cite(taxonomy),
-        "downloads": _download_list(taxonomy),
-        **{f"api-{package}": _api(modules) for package, modules in results.modules.items()},
-    }
-
-
-def _families(taxonomy: Taxonomy) -> str:
-    cards = []
-    for category in taxonomy.categories:
-        methods = _methods(taxonomy, category.id)
-        done = [f"[{m.name}](methods/{m.id}.md)" for m in methods if m.is_implemented]
-        proved = f"Proved: {', '.join(done)}." if done else ""
-        cards.append(
-            f'<div class="card card--{category.id}" markdown>\n\n'
-            f"**[{category.name}](categories/{category.id}/index.md)**\n\n{category.summary}\n\n"
-            f'<p class="card__count" markdown>{len(methods)} methods. {proved}</p>\n\n</div>'
-        )
-    return '<div class="cards" markdown>\n\n' + "\n\n".join(cards) + "\n\n</div>\n"
-
-
-def _glance(taxonomy: Taxonomy, results: Results) -> str:
-    """One recorded run for the home page: the first method that has drafts to show."""
-    for method in taxonomy.methods:
-        run = next(iter(results.traces.get(method.id, {}).get("runs", [])), None)
-        if run and any(step["drafted"] for step in run["steps"]):
-            (_, html), *_ = trace_html.render(results.traces[method.id])
-            link = f"A real run of [{method.name}](methods/{method.id}.md#a-real-run) on a small trained model:"
-            return f'<div class="glance" markdown>\n\n{link}\n\n{html}\n\n</div>\n'
-    return "\n"
-
-
-def _progress(taxonomy: Taxonomy) -> str:
-    done = sum(m.is_implemented for m in taxonomy.methods)
-    return f"{len(taxonomy.methods)} techniques, {done} of them implemented and proved so far.\n"
-
-
-def _suites(taxonomy: Taxonomy) -> str:
-    blocks = []
-    for suite in SUITES:
-        methods = [m for m in taxonomy.methods if m.is_implemented and suite in suites_of(m)]
-        links = ", ".join(f"[{m.name}](methods/{m.id}.md)" for m in methods if suite.id not in m.implementation.skip)
-        blocks.append(f"### {suite.title} {{ #{suite.id} }}\n\n{suite.claim}")
-        blocks.append(f"Proved for: {links}." if links else "No implemented method owes this proof yet.")
-    return join(blocks)
-
-
-def _zoo(manifest: dict[str, Any] | None) -> str:
-    if not manifest:
-        body = "The models are trained by `accelgen zoo train`; there are no weights in this checkout."
-        return note("Not trained yet", body, "planned") + "\n"
-    rows = [
-        (f"`{name}`", f"{entry['parameters']:,}", _size(entry["bytes"]), f"`{entry['sha256'][:12]}…`")
-        for name, entry in manifest.items()
-        if "parameters" in entry
-    ]
-    blocks = [table(("Model", "Parameters", "File", "sha256"), rows)]
-    for name, entry in manifest.items():
-        facts = {key: value for key, value in entry.items() if key not in ("parameters", "bytes", "sha256", "corpus")}
-        blocks += [f"### {name}", _nested(facts)] if facts else []
-    return join(blocks)
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
-
-
-def _corpus(manifest: dict[str, Any] | None) -> str:
-    corpora: dict[str, Any] = {}
-    for name, entry in (manifest or {}).items():
-        if corpus := entry.get("corpus"):
-            corpora.setdefault(_nested(corpus), []).append(f"`{name}`")
-    return join(f"Of {', '.join(names)}:\n\n{text}" for text, names in corpora.items()) if corpora else "\n"
-
-
-def _nested(value: Any) -> str:
-    """Plain data as Markdown: rows with the same keys as a table, single facts as a list, the rest under its name."""
-    if isinstance(value, dict) and (keys := _common_keys(list(value.values()))):
-        rows = [[_words(name), *map(_plain, row.values())] for name, row in value.items()]
-        return table(["", *map(_words, keys)], rows)
-    if isinstance(value, list) and (keys := _common_keys(value)):
-        return table(list(map(_words, keys)), [list(map(_plain, row.values())) for row in value])
-    if not isinstance(value, dict):
-        return _plain(value)
-    single = {key: item for key, item in value.items() if not _is_deep(item)}
-    facts = bullets(f"{_words(key)}: {_plain(item)}" for key, item in single.items())
-    deep = [f"*{_words(key)}*\n\n{_nested(item)}" for key, item in value.items() if key not in single]
-    return "\n\n".join(filter(None, [facts, *deep]))
-
-
-def _is_deep(value: Any) -> bool:
-    """Whether a value needs more than a line."""
-    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
-    return any(isinstance(item, dict | list) for item in inner) or (isinstance(value, dict) and len(value) > 8)
-
-
-def _common_keys(rows: list[Any]) -> list[str]:
-    """The keys that all rows have, if all are flat mappings with the same keys."""
-    flat = all(isinstance(row, dict) and not any(isinstance(v, dict) for v in row.values()) for row in rows)
-    return list(rows[0]) if len(rows) > 1 and flat and len({tuple(row) for row in rows}) == 1 else []
-
-
-def _words(key: Any) -> str:
-    return str(key).replace("_", " ")
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool | None):
-        return {True: "yes", False: "no", None: "–"}[value]
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, int):
-        return f"{value:,}" if value >= 10_000 else str(value)
-    if isinstance(value, dict):
-        return ", ".join(f"{_words(key)} {_plain(item)}" for key, item in value.items())
-    return ", ".join(map(_plain, value)) if isinstance(value, list) else str(value)
-
-
-def _measured(taxonomy: Taxonomy, bench: dict[str, Any] | None) -> str:
-    if not bench:
-        body = "`accelgen bench` measures every implemented method; its results are not in this checkout."
-        return note("Not measured yet", body, "planned") + "\n"
-    names = {m.id: f"[{m.name}](methods/{m.id}.md)" for m in taxonomy.methods}
-    rows = bench["rows"]
-    language = [row for row in rows if "exact_match" not in row]
-    translation = [row for row in rows if "exact_match" in row]
-    setup = {key: value for key, value in bench.items() if key != "rows"}
-    return join(
-        [
-            "Speedup: plain decoding's time divided by the method's, median and quartiles over pairs of runs.",
-            section("Continuing a text", figures_table(language, names)),
-            section("Translating a sentence", figures_table(translation, names)),
-            section("Setup", _nested(setup)),
-        ]
-    )
-
-
-def _vocabulary() -> str:
-    guarantees = [(badge(label, kind.value), meaning) for kind, (label, meaning) in GUARANTEES.items()]
-    needs = [(label, meaning) for label, meaning in NEEDS.values()]
-    return join(
-        [
-            section(
-                "Guarantees",
-                table(("Guarantee", "Compared with autoregressive decoding of the same target"), guarantees),
-            ),
-            section("Needs", table(("Need", "Meaning"), needs)),
-        ]
-    )
-
-
-def _cite(taxonomy: Taxonomy) -> str:
-    survey = to_bibtex(taxonomy).partition("\n\n")[0]
-    return join(
-        [
-            "The taxonomy:",
-            fence(page_bibtex(None, taxonomy), "bibtex"),
-            f"The survey it accompanies ({paper_links(taxonomy.survey)}):",
-            fence(survey, "bibtex"),
-        ]
-    )
-
-
-def _download_list(taxonomy: Taxonomy) -> str:
-    files = {
-        "taxonomy.yaml": "the source, as people edit it",
-        "taxonomy.json": "the same for programs",
-        "taxonomy.schema.json": "JSON Schema: every field, its type and meaning",
-        "references.bib": "every paper, and the survey, as BibTeX; the key is the method's id",
-    }
-    files |= {f"{c.id}.bib": f"the papers of the family *{c.name}*" for c in taxonomy.categories}
-    rows = [(f"[{name}](downloads/{name}){{ download }}", meaning) for name, meaning in files.items()]
-    return table(("File", "What it is"), rows) + "\n"
-
-
-def _api(modules: Iterable[str]) -> str:
-    return join(f"::: {module}" for module in modules)
 
 
 # ---- downloads ----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")]
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Url = Annotated[str, StringConstraints(pattern=r"^https://\S+$")]
+Version = Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")]
 Choice = TypeVar("Choice", bound=StrEnum)
 ByValue = Annotated[Choice, Field(strict=False)]  # a file spells a choice by its value; all else stays strict
 
@@ -60,11 +61,23 @@ class Need(StrEnum):
     TARGET_ONLY = "target-only"  # nothing else
 
 
+class Workload(StrEnum):
+    """What people decode for; a method fits some of it better than others."""
+
+    ONE_STREAM = "one-stream"  # latency of one request, or a few
+    LARGE_BATCH = "large-batch"  # throughput of many requests at once
+    SAMPLING = "sampling"  # temperatures well above 0
+    LONG_CONTEXT = "long-context"  # reading the cache costs more than reading the weights
+    COPY_HEAVY = "copy-heavy"  # the output repeats the prompt or known documents
+    TRANSLATION = "translation"  # a source sentence determines most of the output
+
+
 class Paper(Strict):
     """The publication that introduced the method."""
 
     title: Text
     authors: list[Text] = Field(min_length=1)
+    """In full, in the paper's order; the word `others` ends a list of which only the beginning is known."""
     year: int = Field(ge=1990, le=2100)
     """Year of the venue named below."""
     venue: Text
@@ -99,8 +112,21 @@ class Production(Strict):
     engine: Text
     switch: Text
     """Exact option, or `absent`, or `removed in …`."""
+    command: Text | None = None
+    """A command or configuration that turns it on, ready to copy."""
     version: Text
+    """The release or commit in which this was read."""
     url: Url
+
+
+class Fit(Strict):
+    """Whether a method suits a workload, with the reason; what says nothing either way is left out."""
+
+    workload: ByValue[Workload]
+    good: bool
+    reason: Text
+    url: Url | None = None
+    """Where that was read; none where it follows from the method itself."""
 
 
 class Implementation(Strict):
@@ -136,6 +162,7 @@ class Method(Strict):
     """What later work made of it."""
     when_to_use: list[Text] = Field(default_factory=list)
     when_not: list[Text] = Field(default_factory=list)
+    fits: list[Fit] = Field(default_factory=list)
     reported: list[Reported] = Field(default_factory=list)
     production: list[Production] = Field(default_factory=list)
     notes: list[Text] = Field(default_factory=list)
@@ -161,6 +188,12 @@ class Subcategory(Strict):
     id: Id
     name: Text
     summary: Text
+    principle: Text | None = None
+    """What its methods have in common and why it works, in a few sentences with the key formula."""
+    advantages: list[Text] = Field(default_factory=list)
+    limitations: list[Text] = Field(default_factory=list)
+    advancements: list[Text] = Field(default_factory=list)
+    open_problems: list[Text] = Field(default_factory=list)
 
 
 class Category(Strict):
@@ -177,10 +210,20 @@ class Category(Strict):
     subcategories: list[Subcategory] = Field(min_length=1)
 
 
+class Release(Strict):
+    """What changed in the taxonomy with a version."""
+
+    version: Version
+    date: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    changes: list[Text] = Field(min_length=1)
+
+
 class Taxonomy(Strict):
     """The whole file."""
 
-    version: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")]
+    version: Version
+    history: list[Release] = Field(default_factory=list)
+    """Newest first; the first entry is the version above."""
     survey: Paper
     categories: list[Category] = Field(min_length=1)
     methods: list[Method] = Field(min_length=1)
@@ -192,3 +235,7 @@ class Taxonomy(Strict):
     def method(self, id: str) -> Method:
         """The method with this id; KeyError if there is none."""
         return {m.id: m for m in self.methods}[id]
+
+    def methods_of(self, category: str, subcategory: str | None = None) -> list[Method]:
+        """The methods of a category, or of one of its branches, in the order of the file."""
+        return [m for m in self.methods if m.category == category and subcategory in (None, m.subcategory)]
