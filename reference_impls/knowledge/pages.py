@@ -18,8 +18,9 @@ from reference_impls.knowledge.method_page import (
 )
 from reference_impls.knowledge.results import Results
 from reference_impls.knowledge.taxonomy import Category, Method, Subcategory, Taxonomy
+from reference_impls.knowledge.views import VIEWS
 
-FOLDERS = ("methods", "categories", "downloads", "generated")  # below docs/; nothing in them is written by hand
+FOLDERS = ("methods", "categories", "explore", "downloads", "generated")  # below docs/, all generated
 
 
 def pages(taxonomy: Taxonomy, results: Results) -> dict[str, str]:
@@ -27,6 +28,7 @@ def pages(taxonomy: Taxonomy, results: Results) -> dict[str, str]:
     found = {"methods/index.md": _index(taxonomy)}
     found |= {f"categories/{c.id}/index.md": _category(c, taxonomy) for c in taxonomy.categories}
     found |= {f"methods/{m.id}.md": method_page(m, taxonomy, results) for m in taxonomy.methods}
+    found |= {f"explore/{name}.md": view(taxonomy, results) for name, (_, view) in VIEWS.items()}
     found |= {f"generated/{name}.md": text for name, text in fragments(taxonomy, results).items()}
     return found | {f"downloads/{name}": text for name, text in _downloads(taxonomy, results).items()}
 
@@ -37,6 +39,7 @@ def navigation(taxonomy: Taxonomy) -> list[Any]:
     return [
         {"Home": "index.md"},
         {"Techniques": ["methods/index.md", *families]},
+        {"Compare": [{title: f"explore/{name}.md"} for name, (title, _) in VIEWS.items()]},
         {"Use": "use.md"},
         {
             "Evidence": [
