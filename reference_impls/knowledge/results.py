@@ -30,6 +30,7 @@ class Results:
     tests: Mapping[str, str] = field(default_factory=dict)  # method id -> the file of its own tests
     bench: dict[str, Any] | None = None
     zoo: dict[str, Any] | None = None  # the manifest of the trained models
+    directories: bool = True  # whether a page becomes a folder with an index, as addresses on the web have it
     modules: Mapping[str, list[str]] = field(default_factory=dict)  # package -> its modules, for the API pages
 
 
