@@ -13,7 +13,7 @@ from reference_impls.knowledge.views.comparison import engines, training
 
 LEAD = "Where the field is dense and where it is thin: techniques of each family by what they promise and ask for."
 LEGEND = (
-    "A dot is an empty place: a combination that no technique of this taxonomy has. Some are impossible, some are open. "
+    "A dot is an empty place: a combination that no technique here has. Some are impossible, some are open. "
     "A technique with several needs counts in several rows."
 )
 Column = tuple[str, Callable[[Method], list[str]]]  # the column of the comparison, and a method's values in it
