@@ -29,6 +29,7 @@ class Results:
     traces: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # method id -> what `traces.record` gave
     tests: Mapping[str, str] = field(default_factory=dict)  # method id -> the file of its own tests
     bench: dict[str, Any] | None = None
+    acceptance: dict[str, Any] | None = None  # the worked example of `reference_impls.acceptance`
     zoo: dict[str, Any] | None = None  # the manifest of the trained models
     directories: bool = True  # whether a page becomes a folder with an index, as addresses on the web have it
     modules: Mapping[str, list[str]] = field(default_factory=dict)  # package -> its modules, for the API pages
@@ -44,6 +45,7 @@ def read_results(taxonomy: Taxonomy, taxonomy_file: Path) -> Results:
         traces={m.id: data for m in implemented if (data := read_json(TRACES / f"{m.id}.json"))},
         tests={m.id: name for m in implemented if (PACKAGE.parent / (name := _test_file(m.id))).is_file()},
         bench=read_json(RESULTS / "bench.json"),
+        acceptance=read_json(RESULTS / "acceptance.json"),
         zoo=read_json(PACKAGE / "zoo" / "weights" / "manifest.json"),
         modules={"core": _modules("core"), "testing": _modules("testing"), "knowledge": KNOWLEDGE},
     )

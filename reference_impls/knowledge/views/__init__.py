@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from reference_impls.knowledge.results import Results
 from reference_impls.knowledge.taxonomy import Taxonomy
-from reference_impls.knowledge.views import comparison, engines, gaps, lineage, timeline
+from reference_impls.knowledge.views import acceptance, comparison, engines, gaps, lineage, timeline
 
 View = Callable[[Taxonomy, Results], str]
 
@@ -16,5 +16,6 @@ VIEWS: Mapping[str, tuple[str, View]] = {
     "engines": ("Engines", engines.page),
     "lineage": ("Lineage", lineage.page),
     "timeline": ("Timeline", timeline.page),
+    "acceptance": ("What acceptance means", acceptance.page),
     "gaps": ("Gap map", gaps.page),
 }

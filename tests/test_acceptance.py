@@ -1,0 +1,62 @@
+"""The five acceptance rates: on rounds made by hand, and the stored worked example against a run."""
+
+import json
+
+import pytest
+import torch
+
+from reference_impls import acceptance
+from reference_impls.acceptance import Recorder, Round
+from reference_impls.core.verify import verify_chain
+from reference_impls.knowledge.results import RESULTS
+
+ROUNDS = [
+    Round([1.0, 0.5, 0.25], [True, False, True]),
+    Round([0.5, 1.0, 0.75], [True, True, True]),
+    Round([0.1, 0.9, 0.9], [False, True, False]),
+    Round([0.8, 0.6, 0.4], [True, True, False]),
+]
+
+
+def test_each_figure_of_rounds_made_by_hand():
+    assert [round.kept for round in ROUNDS] == [1, 3, 0, 2]
+    assert acceptance.kept_of_drafted(ROUNDS) == pytest.approx(6 / 12)
+    assert acceptance.matches_anywhere(ROUNDS) == pytest.approx(8 / 12)
+    assert acceptance.conditional(ROUNDS) == pytest.approx([3 / 4, 2 / 3, 1 / 2])
+    assert acceptance.unconditional(ROUNDS) == pytest.approx([3 / 4, 2 / 4, 1 / 4])
+    reached = [1.0, 0.5, 0.5, 1.0, 0.75, 0.1, 0.8, 0.6, 0.4]
+    assert acceptance.expected_overlap(ROUNDS) == pytest.approx(sum(reached) / 9)
+    assert acceptance.tokens_per_pass(ROUNDS) == pytest.approx(2.5)
+    assert acceptance.tokens_per_pass(ROUNDS, bonus=False) == pytest.approx(1.5)
+
+
+def test_a_place_s_rate_is_the_product_of_the_conditional_ones():
+    product = 1.0
+    for conditional, unconditional in zip(
+        *(f(ROUNDS) for f in (acceptance.conditional, acceptance.unconditional)), strict=True
+    ):
+        product *= conditional
+        assert unconditional == pytest.approx(product)
+
+
+def test_the_formula_sums_the_geometric_series():
+    assert acceptance.promised(0.5, 3) == pytest.approx(1 + 0.5 + 0.25 + 0.125)
+    assert acceptance.promised(1.0, 3) == 4
+
+
+def test_the_recorder_notes_what_the_verification_saw():
+    sampler = Recorder(seed=3)
+    q = torch.tensor([[0.5, 0.5], [0.9, 0.1]])
+    p = torch.tensor([[0.25, 0.75], [0.2, 0.8], [0.5, 0.5]])
+    kept, _ = verify_chain(sampler, [0, 1], q, p)
+    (round,) = sampler.rounds
+    assert round.chances == pytest.approx([0.5, 1.0])
+    assert round.kept == kept
+
+
+def test_the_stored_example_is_what_the_code_gives_today():
+    stored = json.loads((RESULTS / "acceptance.json").read_text(encoding="utf-8"))
+    found = json.loads(json.dumps(acceptance.worked_example()))
+    assert found.keys() == stored.keys()
+    for key, value in stored.items():
+        assert found[key] == pytest.approx(value, rel=0.02, abs=0.02) if key != "first_rounds" else found[key] == value
