@@ -58,9 +58,11 @@ def _figures(found: dict[str, Any]) -> str:
     rows = [
         ("$\\alpha = \\mathbb{E} \\sum_x \\min(p(x), q(x))$", "[Leviathan et al. (2023)](https://arxiv.org/abs/2211.17192)",
          "how alike the two laws are, at the places that are reached", _percent(found["expected_overlap"])),
-        ("kept given that all before were kept", "EAGLE's $n$-$\\alpha$ ([thread](https://github.com/SafeAILab/EAGLE/issues/191))", "one figure for each place, see below",
+        ("kept given that all before were kept", "EAGLE's $n$-$\\alpha$ ([thread](https://github.com/SafeAILab/EAGLE/issues/191))",
+         "one figure for each place, see below",
          _range(found["conditional"])),
-        ("kept ÷ drafted", "the logs of vLLM and llama.cpp ([thread](https://github.com/ggml-org/llama.cpp/pull/24536))", "falls when $\\gamma$ grows, with the same models",
+        ("kept ÷ drafted", "the logs of vLLM and llama.cpp ([thread](https://github.com/ggml-org/llama.cpp/pull/24536))",
+         "falls when $\\gamma$ grows, with the same models",
          _percent(found["kept_of_drafted"])),
         ("coins that say yes ÷ drafted", "vLLM's first engine ([thread](https://github.com/vllm-project/vllm/issues/9565))",
          "counts guesses after the first rejection, which nobody can use", _percent(found["matches_anywhere"])),
