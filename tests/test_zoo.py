@@ -10,7 +10,7 @@ import torch
 
 from reference_impls import zoo
 from reference_impls.core.model import LanguageModel, Shape
-from reference_impls.zoo import corpus, language, quality, recipes, storage
+from reference_impls.zoo import boosted, corpus, language, max_gram, parts, quality, recipes, storage
 from reference_impls.zoo.training import fit, schedule
 
 TINY = Shape(vocab=2048, dim=8, layers=1, heads=2, kv_heads=2, head_dim=4, hidden=12)
@@ -149,10 +149,11 @@ def small_world(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes of a few seconds: little text and small models."""
     text = "def double(value):\n    return 2 * value\n\n" * 60
     texts = {"train": [text] * 9, "library": [text], "library_tests": [text], "packages": [text]}
-    for module in (language, quality):
+    for module in (language, parts, quality, boosted, max_gram):
         monkeypatch.setattr(module, "read_corpus", lambda *_, **__: {k: list(v) for k, v in texts.items()})
     monkeypatch.setattr(language, "VOCABULARY", 300)
-    monkeypatch.setattr(quality, "prompts", lambda: ["def double("])
+    for module in (parts, quality):
+        monkeypatch.setattr(module, "prompts", lambda: ["def double("])
     small = Shape(vocab=300, dim=16, layers=2, heads=2, kv_heads=2, head_dim=8, hidden=24)
     monkeypatch.setattr(language, "DRAFTER", small)
     monkeypatch.setattr(language, "TARGET", language.dataclasses.replace(small, layers=4))
@@ -165,10 +166,44 @@ def small_world(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_recipe_of_the_language_models_runs(tmp_path: Path) -> None:
     first = language.train("drafter", folder=tmp_path, steps=30)
     assert first["quality"]["held_out"]["library"]["nats_per_token"] < 5.7  # a uniform guess has 5.70
-    for name in ("target", "block-heads", "exit-classifier"):
-        language.train(name, folder=tmp_path, steps=2)
-    assert set(json.loads((tmp_path / "manifest.json").read_text())) == {
-        "drafter", "target", "block-heads", "exit-classifier",
-    }  # fmt: skip
+    language.train("target", folder=tmp_path, steps=2)
+    for name in parts.PARTS:
+        entry = parts.train(name, folder=tmp_path, steps=2)
+        assert parts.quality(name, folder=tmp_path) == entry["quality"]
+    assert set(json.loads((tmp_path / "manifest.json").read_text())) == {"drafter", "target", *parts.PARTS}
     again = tmp_path / "again"
     assert language.train("drafter", folder=again, steps=30)["sha256"] == first["sha256"]  # same seed, same weights
+
+
+@pytest.mark.usefixtures("small_world")
+def test_the_second_drafter_and_the_table_stand_on_what_is_in_the_folder(tmp_path: Path) -> None:
+    language.train("drafter", folder=tmp_path, steps=30)
+    language.train("target", folder=tmp_path, steps=2)
+    entry = boosted.train("drafter-boosted", folder=tmp_path, steps=2)
+    assert boosted.quality("drafter-boosted", folder=tmp_path) == entry["quality"]
+    covered = entry["quality"]["held_out_coverage"]
+    assert covered["one of the two"] >= max(covered["drafter"], covered["drafter-boosted"])
+    assert entry["sha256"] != storage.manifest(tmp_path)["drafter"]["sha256"]
+    entry = max_gram.train("max-gram", folder=tmp_path, data=torch.tensor([1, 2, 1, 3, 1, 2, 5]))
+    assert storage.load_state("max-gram", folder=tmp_path)["successor"][[1, 2, 3]].tolist() == [2, 1, 1]
+    entry = max_gram.train("max-gram", folder=tmp_path)
+    assert max_gram.quality("max-gram", folder=tmp_path) == entry["quality"]
+    found = entry["quality"]["held_out_top_1"]
+    assert found["bigram"] < found["max_gram"]  # the text repeats itself
+
+
+@pytest.mark.usefixtures("small_world")
+def test_a_part_learns_from_the_tokens_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    language.train("drafter", folder=tmp_path, steps=2)
+    language.train("target", folder=tmp_path, steps=2)
+    seen: set[int] = set()
+
+    def loss(_target: LanguageModel, part: torch.nn.Linear, x: torch.Tensor, _step: int) -> torch.Tensor:
+        seen.update(x.flatten().tolist())
+        return part.weight.square().sum()
+
+    spy = parts.Part(lambda: torch.nn.Linear(2, 1), loss, lambda *_: {}, parts.Recipe(3, batch=2, length=5))
+    monkeypatch.setitem(parts.PARTS, "spy", spy)
+    entry = parts.train("spy", folder=tmp_path, data=torch.full((40,), 7))
+    assert seen == {7}
+    assert entry["recipe"]["steps"] == 3

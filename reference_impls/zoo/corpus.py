@@ -27,7 +27,8 @@ TOO_MUCH_OF_A_KIND = {"models", "tests", "test", "typeshed", "_vendor", "integra
 LARGEST_FILE = 150_000  # bytes; longer files are mostly tables
 
 
-def _is_held_out(path: str) -> bool:
+def is_held_out(path: str) -> bool:
+    """Whether the file of this name is kept for measuring: one in sixteen, chosen by the hash of its name."""
     return int(hashlib.sha256(path.encode()).hexdigest(), 16) % 16 == 0
 
 
@@ -67,7 +68,7 @@ def read_corpus(library: int = 2) -> dict[str, list[str]]:
             split = "library_tests" if name.startswith("test/") else kind
             if not text.strip():
                 continue
-            if _is_held_out(name):
+            if is_held_out(name):
                 if not name.startswith("distutils/"):  # setuptools, which is trained on, has a copy of it
                     splits[split].append(text)
             else:

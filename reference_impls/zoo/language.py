@@ -1,4 +1,7 @@
-"""The zoo's language models: a two-layer drafter, and a target grown from it to twelve and then twenty-four layers."""
+"""The zoo's language models: a two-layer drafter, and a target grown from it to twelve and then twenty-four layers.
+
+The target's last phase follows the recipe of LayerSkip, so that it can be read out after any layer.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import Tensor, nn
+from torch import Tensor
 
 from reference_impls.core.model import LanguageModel, Shape
-from reference_impls.early_exiting import calm
-from reference_impls.early_exiting.calm import ExitClassifier
+from reference_impls.early_exiting import layerskip
 from reference_impls.files import write_whole
-from reference_impls.speculative_decoding import blockwise_parallel_decoding
-from reference_impls.speculative_decoding.blockwise_parallel_decoding import BlockHeads
 from reference_impls.zoo.corpus import encode, licences, read_corpus
-from reference_impls.zoo.quality import calibration, head_accuracy, probe_accuracy, quality
+from reference_impls.zoo.quality import quality
 from reference_impls.zoo.storage import load_state, save
 from reference_impls.zoo.training import fit
 
@@ -29,7 +29,6 @@ DRAFTER = Shape(vocab=VOCABULARY, dim=128, layers=2, heads=4, kv_heads=4, head_d
 TARGET = dataclasses.replace(DRAFTER, layers=24)
 EXITS = (2, 4, 6, 8, 12, 16, 20)  # after these layers the target can be read out
 EXIT_WEIGHT = 0.3
-BLOCK = 4  # tokens in a block of blockwise parallel decoding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +43,7 @@ class Phase:
     decay: float  # share of the steps in which the rates fall to zero
     library: int  # how often the standard library stands in the corpus
     seed: int
+    dropout: float = 0.0  # LayerSkip's, of the last layer; above 0 the whole recipe of LayerSkip applies
 
 
 PHASES = {
@@ -54,6 +54,7 @@ PHASES = {
     "target": (
         Phase(12, 2_500, 6, 256, (4e-3, 5e-3), 0.0, library=6, seed=1),
         Phase(24, 2_700, 3, 512, (4e-3, 4e-3), 0.6, library=6, seed=2),
+        Phase(24, 1_200, 3, 512, (3e-3, 3e-3), 0.8, library=6, seed=4, dropout=0.1),
     ),
 }
 
@@ -107,24 +108,16 @@ def exit_loss(model: LanguageModel, x: Tensor, exit_layer: int) -> Tensor:
     return late + EXIT_WEIGHT * early
 
 
-def blank(name: str) -> nn.Module:
+def blank(name: str) -> LanguageModel:
     """An untrained model of this family of the zoo."""
-    blanks: dict[str, Callable[[], nn.Module]] = {
-        "drafter": lambda: LanguageModel(DRAFTER),
-        "target": lambda: LanguageModel(TARGET),
-        "block-heads": lambda: BlockHeads(TARGET, BLOCK),
-        "exit-classifier": lambda: ExitClassifier(TARGET),
-    }
-    return blanks[name]()
+    return LanguageModel({"drafter": DRAFTER, "target": TARGET}[name])
 
 
 def train(name: str, *, folder: Path, steps: int | None = None, seed: int = 0) -> dict[str, Any]:
     """Train and store one model of this family; what it stands on must be in `folder` already."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if name in PHASES:
-            return train_stack(name, folder, steps, seed)
-        return train_part(name, folder, steps or PART_STEPS[name], seed)
+        return train_stack(name, folder, steps, seed)
 
 
 def train_stack(name: str, folder: Path, steps: int | None, seed: int) -> dict[str, Any]:
@@ -161,7 +154,7 @@ def train_stack(name: str, folder: Path, steps: int | None, seed: int) -> dict[s
 def train_language_model(
     model: LanguageModel, data: Tensor, phase: Phase, *, report: Callable[[int], str] | None = None, every: int = 500
 ) -> list[float]:
-    """Train on random windows of data [tokens]; a deep model trains one exit a step along with its last layer."""
+    """Train on random windows of data [tokens]; a deep model trains some exits along with its last layer."""
     generator = torch.Generator().manual_seed(phase.seed)
     depths = [e for e in EXITS if e < model.shape.layers]
     model.embedding.is_table = True  # type: ignore[attr-defined]
@@ -169,6 +162,8 @@ def train_language_model(
     def loss(step: int) -> Tensor:
         x = windows(data, phase.batch, phase.length, generator)
         with torch.autocast("cpu", torch.bfloat16):
+            if phase.dropout:
+                return layerskip.loss(model, x, step, dropout=phase.dropout, generator=generator)
             return exit_loss(model, x, depths[step % len(depths)]) if depths else next_token_loss(model, x)
 
     matrix_rate, other_rate = phase.rates
@@ -176,35 +171,3 @@ def train_language_model(
         model.parameters(), loss, phase.steps, matrix_rate=matrix_rate, other_rate=other_rate, decay=phase.decay,
         title=f"{model.shape.layers} layers", report=report, every=every,
     )  # fmt: skip
-
-
-PART_STEPS = {"block-heads": 1_000, "exit-classifier": 300}
-
-
-def train_part(name: str, folder: Path, steps: int, seed: int) -> dict[str, Any]:
-    """Modules trained on the frozen target: the heads of blockwise decoding, the exit classifier of CALM."""
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    target = LanguageModel(TARGET)
-    target.load_state_dict(load_state("target", folder=folder))
-    target.requires_grad_(requires_grad=False)
-    texts = read_corpus(library=6)
-    data, held_out = encode(texts["train"], tokenizer), encode(texts["library"], tokenizer)[:60_000].long()
-    generator = torch.Generator().manual_seed(seed)
-    part = blank(name)
-
-    def loss(_: int) -> Tensor:
-        x = windows(data, 6, 256, generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            if isinstance(part, BlockHeads):
-                return blockwise_parallel_decoding.loss(target, part, x)
-            assert isinstance(part, ExitClassifier)
-            return calm.classifier_loss(target, part, x, EXITS)
-
-    fit(part.parameters(), loss, steps, title=name, matrix_rate=4e-3, other_rate=4e-3)
-    if isinstance(part, BlockHeads):
-        found = head_accuracy(target, part, held_out)
-    else:
-        found = probe_accuracy(target, part, held_out, EXITS)
-        found["calibration"] = calibration(target, tokenizer, EXITS)
-    recipe = {"steps": steps, "batch": 6, "length": 256, "seed": seed, "on": "target"}
-    return save(name, part, folder=folder, recipe=recipe, quality=found)

@@ -79,6 +79,33 @@ def head_accuracy(target: LanguageModel, heads: nn.Module, data: Tensor, length:
 
 
 @torch.inference_mode()
+def feature_accuracy(
+    target: LanguageModel, drafter: nn.Module, data: Tensor, *, depths: int = 4, length: int = 256, count: int = 64
+) -> dict[str, Any]:
+    """How often a feature drafter's best token is the target's, at each depth of a draft along the held-out text.
+
+    At depth 1 it has read true features only; at depth d its last d - 1 are its own, as in drafting.
+    """
+    rows = data[: len(data) // length * length].view(-1, length)[:count]
+    places = length - depths
+    hits = torch.zeros(depths)
+    before, own = torch.ones(places, places, dtype=torch.bool).tril(), torch.eye(places, dtype=torch.bool)
+    for x in rows.split(8):
+        true = target.norm(target.run(target.embed(x)))
+        best, read = target.project(true).argmax(-1), [true[:, :places]]
+        for depth in range(1, depths + 1):
+            tokens = torch.cat([x[:, i : i + places] for i in range(1, depth + 1)], 1)
+            positions = torch.cat([torch.arange(places) + i for i in range(depth)])
+            sees = [[before, *[own if j <= i else ~own & own for j in range(1, depth)]] for i in range(depth)]
+            visible = torch.cat([torch.cat(row, 1) for row in sees])
+            ahead = drafter(target, tokens, torch.cat(read, 1), positions=positions, visible=visible)[:, -places:]
+            hits[depth - 1] += (target.project(ahead).argmax(-1) == best[:, depth : depth + places]).float().sum()
+            read.append(ahead)
+    shares = (hits / (len(rows) * places)).tolist()
+    return {"held_out_agreement": {f"depth {i}": round(share, 4) for i, share in enumerate(shares, start=1)}}
+
+
+@torch.inference_mode()
 def probe_accuracy(
     target: LanguageModel, probe: nn.Module, data: Tensor, exits: Sequence[int], length: int = 256
 ) -> dict[str, Any]:
@@ -100,18 +127,17 @@ def probe_accuracy(
 
 def calibration(
     target: LanguageModel,
-    tokenizer: Tokenizer,
+    sources: Sequence[Sequence[int]],
     exits: Sequence[int],
     *,
     delta: float = 0.25,
     epsilon: float = 0.1,
     limit: int = 48,
 ) -> dict[str, Any]:
-    """CALM's threshold for greedy text after this project's prompts, chosen by Learn then Test, and what it costs.
+    """CALM's threshold for greedy text after these prompts, chosen by Learn then Test, and what it costs.
 
     The loss of a prompt is one minus ROUGE-L between the early and the full text.
     """
-    sources = [tokenizer.encode(text).ids for text in prompts()]
 
     def texts(threshold: float) -> list[Generation]:
         sampler = Sampler(0)

@@ -13,14 +13,23 @@ from reference_impls.core.model import LanguageModel
 from reference_impls.zoo.errors import ZooError
 from reference_impls.zoo.storage import WEIGHTS
 
-# name -> module with `blank(name)`, `train(name, folder)` and `quality(name)`; in the order in which they are trained
+# name -> module with `blank(name)` and `train(name, folder)`; in the order in which they are trained
 MODULES: Mapping[str, str] = {
     "drafter": "language",
     "target": "language",
-    "block-heads": "language",
-    "exit-classifier": "language",
+    "block-heads": "parts",
+    "exit-classifier": "parts",
+    "free-adapters": "parts",
+    "skip-set": "skipping",
+    "medusa-heads": "parts",
+    "eagle-drafter": "parts",
+    "drafter-boosted": "boosted",
+    "max-gram": "max_gram",
+    "rest-datastore": "datastore",
     "translation-ar": "translation",
     "translation-masked": "translation",
+    "translation-fertility": "translation",
+    "translation-crf": "translation",
     "spelling-ar": "translation",
     "spelling-masked": "translation",
 }

@@ -37,7 +37,7 @@ def save(name: str, module: nn.Module, *, folder: Path = WEIGHTS, **facts: Mappi
 
     Returns the manifest entry.
     """
-    state = {key: value.detach().half().contiguous() for key, value in module.state_dict().items()}
+    state = {key: to(value.detach(), torch.half).contiguous() for key, value in module.state_dict().items()}
     content = save_tensors(state)
     entry: dict[str, Any] = {
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -49,6 +49,11 @@ def save(name: str, module: nn.Module, *, folder: Path = WEIGHTS, **facts: Mappi
     write_whole(folder / f"{name}.safetensors", content)
     update_manifest(name, entry, folder=folder)
     return entry
+
+
+def to(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Weights in another precision; whole numbers, such as tokens, stay what they are."""
+    return value.to(dtype) if value.is_floating_point() else value
 
 
 def update_manifest(name: str, entry: Mapping[str, Any], *, folder: Path = WEIGHTS) -> None:
@@ -71,6 +76,6 @@ def load_state(name: str, *, folder: Path = WEIGHTS, dtype: torch.dtype = torch.
     if hashlib.sha256(content).hexdigest() != known[name]["sha256"]:
         raise ZooError(f"{path} does not match its hash in the manifest: the file is damaged, restore it")
     try:
-        return {key: value.to(dtype) for key, value in load_tensors(content).items()}
+        return {key: to(value, dtype) for key, value in load_tensors(content).items()}
     except SafetensorError as error:
         raise ZooError(f"{path} is not a safetensors file ({error}): restore it") from None

@@ -1,4 +1,4 @@
-"""The zoo's translation models: an autoregressive and a masked one for each of the two toy tasks."""
+"""The zoo's translation models: an autoregressive one for each of the two toy tasks, and those that learn from it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +17,19 @@ from torch import Tensor
 from reference_impls.core.cache import Cache
 from reference_impls.core.model import Shape
 from reference_impls.core.seq2seq import EncoderDecoder
-from reference_impls.non_autoregressive import mask_predict
+from reference_impls.non_autoregressive import mask_predict, nart_crf, nat_fertility
 from reference_impls.non_autoregressive.mask_predict import ConditionalMaskedModel
+from reference_impls.non_autoregressive.nart_crf import StructuredModel
+from reference_impls.non_autoregressive.nat_fertility import FertilityModel
+from reference_impls.zoo.alignment import fertilities
+from reference_impls.zoo.errors import ZooError
 from reference_impls.zoo.storage import WEIGHTS, load_state, manifest, save, update_manifest
 from reference_impls.zoo.tasks import END, HELD_OUT, MASK, PAD, Example, Frh, Task, clean, task
 from reference_impls.zoo.training import fit
 
 Pair = tuple[list[int], list[int]]
+Kind = Literal["autoregressive", "masked", "fertility", "chain"]
+TABLES = {"embedding", "positions", "lengths.table", "transitions.before", "transitions.after"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Recipe:
     """How a model is trained. With a `teacher` its targets are the teacher's greedy translations (distillation)."""
 
     task: str
-    masked: bool
+    kind: Kind
     steps: int
     pairs: int
     batch: int = 32
@@ -42,10 +48,12 @@ class Recipe:
 
 
 RECIPES = {
-    "translation-ar": Recipe("lite", masked=False, steps=1500, pairs=60_000),
-    "translation-masked": Recipe("lite", masked=True, steps=3000, pairs=24_000, batch=64, teacher="translation-ar"),
-    "spelling-ar": Recipe("frh", masked=False, steps=2500, pairs=60_000),
-    "spelling-masked": Recipe("frh", masked=True, steps=2000, pairs=60_000, batch=64),
+    "translation-ar": Recipe("lite", "autoregressive", steps=1500, pairs=60_000),
+    "translation-masked": Recipe("lite", "masked", steps=3000, pairs=24_000, batch=64, teacher="translation-ar"),
+    "translation-fertility": Recipe("lite", "fertility", steps=2000, pairs=24_000, batch=64, teacher="translation-ar"),
+    "translation-crf": Recipe("lite", "chain", steps=2000, pairs=24_000, batch=64, teacher="translation-ar"),
+    "spelling-ar": Recipe("frh", "autoregressive", steps=2500, pairs=60_000),
+    "spelling-masked": Recipe("frh", "masked", steps=2000, pairs=60_000, batch=64),
 }
 
 COUNT = 1000  # held-out sentences that a model is measured on
@@ -56,6 +64,20 @@ READINGS: dict[str, dict[str, Any]] = {  # the ways in which a masked model is m
     "iterations 10, 3 lengths": {"iterations": 10, "candidates": 3},
     "iterations 10, 3 lengths, length_weight 1": {"iterations": 10, "candidates": 3, "length_weight": 1.0},
 }
+PLAN_READINGS: dict[str, dict[str, Any]] = {  # the ways in which one that plans fertilities is
+    "likeliest plan": {"decoding": "argmax"},
+    "average plan": {"decoding": "average"},
+    "10 plans": {"decoding": "noisy", "samples": 10},
+    "100 plans": {"decoding": "noisy", "samples": 100},
+}
+BEAM = 16  # candidates for each place in a chain
+CHAIN_READINGS: dict[str, dict[str, Any]] = {  # the ways in which one with a chain is; without `bias` told the length
+    "logits alone, length known": {"beam": 1},
+    "chain, length known": {"beam": BEAM},
+    "logits alone, 5 lengths": {"beam": 1, "bias": -1, "candidates": 5},
+    "chain, 5 lengths": {"beam": BEAM, "bias": -1, "candidates": 5},
+    "chain, 1 length": {"beam": BEAM, "bias": -1},
+}
 
 
 def blank(name: str) -> EncoderDecoder:
@@ -63,8 +85,12 @@ def blank(name: str) -> EncoderDecoder:
     recipe = RECIPES[name]
     own = task(recipe.task)
     shape = Shape(vocab=len(own.vocabulary), dim=128, layers=2, heads=4, kv_heads=4, head_dim=32, hidden=352)
-    if recipe.masked:
+    if recipe.kind == "masked":
         return ConditionalMaskedModel(shape, own.longest, pad=PAD, mask_id=MASK)
+    if recipe.kind == "fertility":
+        return FertilityModel(shape, own.longest, pad=PAD, end=END)
+    if recipe.kind == "chain":
+        return StructuredModel(shape, own.longest, pad=PAD, end=END)
     return EncoderDecoder(shape, own.longest)
 
 
@@ -74,16 +100,16 @@ def padded(rows: list[list[int]]) -> Tensor:
     return torch.tensor([row + [PAD] * (width - len(row)) for row in rows])
 
 
-def batches(pairs: list[Pair], size: int, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """Random batches of sources and targets without end; pairs of about the same length come together."""
+def batches(rows: Sequence[tuple[list[int], ...]], size: int, seed: int = 0) -> Iterator[tuple[Tensor, ...]]:
+    """Random batches of sources, targets and what else a row holds; rows of about the same length come together."""
     chance = random.Random(seed)
     while True:
-        pairs = chance.sample(pairs, len(pairs))
-        for start in range(0, len(pairs), 50 * size):
-            near = sorted(pairs[start : start + 50 * size], key=lambda pair: (len(pair[1]), len(pair[0])))
+        rows = chance.sample(rows, len(rows))
+        for start in range(0, len(rows), 50 * size):
+            near = sorted(rows[start : start + 50 * size], key=lambda row: (len(row[1]), len(row[0])))
             groups = [near[i : i + size] for i in range(0, len(near), size)]
             for group in chance.sample(groups, len(groups)):
-                yield padded([source for source, _ in group]), padded([target for _, target in group])
+                yield tuple(padded(list(column)) for column in zip(*group, strict=True))
 
 
 def autoregressive_loss(model: EncoderDecoder, source: Tensor, target: Tensor) -> Tensor:
@@ -143,14 +169,22 @@ def learn(name: str, recipe: Recipe, pairs: list[Pair]) -> EncoderDecoder:
         torch.manual_seed(recipe.seed)
         model = blank(name)
     for key, parameter in model.named_parameters():
-        parameter.is_table = key in {"embedding", "positions", "lengths.table"}  # type: ignore[attr-defined]
-    data = batches(pairs, recipe.batch, recipe.seed)
+        parameter.is_table = key in TABLES  # type: ignore[attr-defined]
+    rows: Sequence[tuple[list[int], ...]] = pairs
+    if isinstance(model, FertilityModel):
+        plans = fertilities(pairs, model.shape.vocab)
+        rows = [(*pair, plan) for pair, plan in zip(pairs, plans, strict=True)]
+    data = batches(rows, recipe.batch, recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
 
     def loss(_: int) -> Tensor:
-        source, target = next(data)
+        source, target, *more = next(data)
         if isinstance(model, ConditionalMaskedModel):
             return mask_predict.loss(model, source, target, generator=generator)
+        if isinstance(model, FertilityModel):
+            return nat_fertility.loss(model, source, target, *more)
+        if isinstance(model, StructuredModel):
+            return nart_crf.loss(model, source, target, beam=BEAM)
         return autoregressive_loss(model, source, target)
 
     fit(
@@ -176,7 +210,7 @@ def train(name: str, *, folder: Path = WEIGHTS, steps: int | None = None, seed: 
     }
     if recipe.teacher:
         corpus["teacher"] = f"{recipe.teacher}, SHA-256 {manifest(folder)[recipe.teacher]['sha256']}"
-    facts = {"recipe": dataclasses.asdict(recipe), "quality": measure(name, model, COUNT), "corpus": corpus}
+    facts = {"recipe": dataclasses.asdict(recipe), "quality": measure(name, model, COUNT, teacher), "corpus": corpus}
     return save(name, model, folder=folder, **facts)
 
 
@@ -191,30 +225,68 @@ def load(name: str, *, folder: Path = WEIGHTS) -> EncoderDecoder:
 
 def quality(name: str, *, folder: Path = WEIGHTS) -> dict[str, Any]:
     """The held-out figures of a stored model, measured anew."""
-    return measure(name, load(name, folder=folder), COUNT)
+    teacher = RECIPES[name].teacher
+    return measure(name, load(name, folder=folder), COUNT, load(teacher, folder=folder) if teacher else None)
 
 
-def contrast(*, folder: Path = WEIGHTS) -> dict[str, Any]:
-    """What distillation is worth: train `translation-masked` on raw pairs and note the figures beside the model's."""
-    name = "translation-masked"
-    recipe = dataclasses.replace(RECIPES[name], teacher=None)
-    found = measure(name, learn(name, recipe, training_pairs(recipe)), COUNT)
+def contrast(name: str = "translation-masked", *, folder: Path = WEIGHTS) -> dict[str, Any]:
+    """What distillation is worth: train a model with a teacher on raw pairs and note the figures beside its own."""
+    recipe = RECIPES[name]
+    if recipe.teacher is None:
+        raise ZooError(f"{name} learns from no teacher, so there is nothing to compare: name a model that does")
+    teacher, recipe = load(recipe.teacher, folder=folder), dataclasses.replace(recipe, teacher=None)
+    found = measure(name, learn(name, recipe, training_pairs(recipe)), COUNT, teacher)
     update_manifest(name, {**manifest(folder)[name], "quality_without_distillation": found}, folder=folder)
     return found
 
 
 @torch.inference_mode()
-def measure(name: str, model: EncoderDecoder, count: int) -> dict[str, Any]:
-    """Shares of `count` held-out sources, none of them ever trained on; a translation is right or it is not."""
+def measure(name: str, model: EncoderDecoder, count: int, teacher: EncoderDecoder | None = None) -> dict[str, Any]:
+    """Shares of `count` held-out sources, none of them ever trained on; a translation is right or it is not.
+
+    The `teacher` chooses among translations where a method lets it.
+    """
     own = task(RECIPES[name].task)
     found = list(islice(own.examples(held_out=True, seed=1), count))
     sources = [own.encode(example.source) for example in found]
+    if isinstance(model, FertilityModel):
+        return {"n": count, **plan_figures(model, own, found, teacher)}
+    if isinstance(model, StructuredModel):
+        return {"n": count, **chain_figures(model, own, found, teacher)}
     if not isinstance(model, ConditionalMaskedModel):
         return {"n": count, "greedy": verdict(own, found, translate_all(model, sources, own.longest))}
     report: dict[str, Any] = {"n": count}
     for label, options in READINGS.items():
         outputs = [mask_predict.generate(model, source, **options).tokens for source in sources]
         report[label] = verdict(own, found, outputs)
+    return report
+
+
+def plan_figures(
+    model: FertilityModel, own: Task, examples: Sequence[Example], teacher: EncoderDecoder | None
+) -> dict[str, dict[str, float]]:
+    """The verdict on every reading of a model that plans fertilities."""
+    report = {}
+    for label, options in PLAN_READINGS.items():
+        sources = (own.encode(example.source) for example in examples)
+        outputs = [nat_fertility.generate(model, source, teacher=teacher, **options).tokens for source in sources]
+        report[label] = verdict(own, examples, outputs)
+    return report
+
+
+def chain_figures(
+    model: StructuredModel, own: Task, examples: Sequence[Example], teacher: EncoderDecoder | None
+) -> dict[str, dict[str, float]]:
+    """The verdict on every reading of a model with a chain."""
+    report = {}
+    for label, options in CHAIN_READINGS.items():
+        outputs = []
+        for example in examples:
+            source, reference = own.encode(example.source), own.encode(example.references[0])
+            known = {"bias": len(reference) - len(source), "candidates": 1} | options
+            judge = teacher if known["candidates"] > 1 else None
+            outputs.append(nart_crf.generate(model, source, teacher=judge, **known).tokens)
+        report[label] = verdict(own, examples, outputs)
     return report
 
 
