@@ -1,0 +1,203 @@
+r"""Self-Speculative Decoding: the target drafts for itself by skipping some of its own sublayers.
+
+Draft & Verify: Lossless Large Language Model Acceleration via Self-Speculative Decoding. Jun Zhang, Jue Wang, Huan Li,
+Lidan Shou, Ke Chen, Gang Chen, Sharad Mehrotra. ACL 2024. https://arxiv.org/abs/2309.08168
+
+Idea
+----
+A layer of a residual network can be left out, and the next token often stays the same. So the target, with a chosen
+set of its attention and feed-forward halves left out, drafts a few tokens, and the whole target checks them in one
+pass. There is no second model and nothing is trained: the set is searched once, for speed. A draft ends where it
+becomes unsure.
+
+Algorithm
+---------
+1. *Prefill*: one pass of the whole target over the prompt gives the first token.
+2. *Draft*: run the target without the skipped halves; only the residual passes them. Draw $x_i \sim q_i$, up to
+   `gamma` times, but stop after a token to which the drafting network gives a probability below the threshold
+   $\lambda$. Drafts read the true keys and values of the text so far and add their own; an attention half that is
+   skipped adds none.
+3. *Verify*: forget all that drafting stored. One pass of the whole target gives $p_1, p_2, \dots$; keep $x_i$ with
+   probability $\min(1, p_i(x_i) / q_i(x_i))$; after the first rejection draw from $\mathrm{norm}(\max(0, p - q))$.
+4. *Commit*: append the kept tokens and the extra one; the cache forgets the rest.
+5. *Adapt* $\lambda$ so that the acceptance rate $r$ stays near `goal`: after a step that kept $k$ of $n$ tokens,
+   $r \leftarrow \beta_1 r + (1 - \beta_1)\, k / n$. Then $\lambda' = \lambda + \varepsilon$ if $r$ is below the goal,
+   $\lambda' = \lambda$ if the draft was as long as allowed, else $\lambda' = \lambda - \varepsilon$; and
+   $\lambda \leftarrow \beta_2 \lambda + (1 - \beta_2) \lambda'$, with $\beta_1 = 0.5$ and $\beta_2 = 0.9$.
+
+The set of skipped halves is a point of $\{0, 1\}^{2L}$; `search` looks for one with a great objective.
+
+Guarantee
+---------
+Exact distribution, for every set of skipped halves. Whether a draft goes on depends only on earlier steps and on tokens
+that are in the draft already, and the token that ends a draft is verified like the others; so each place keeps the law
+$p$ of speculative sampling. At temperature 0 the text is the target's greedy text.
+
+Differences from the paper
+--------------------------
+1. The paper finds the set by Bayesian optimisation (a Gaussian process, a thousand runs) of the tokens per second.
+   `search` is a plain local search over the same sets; it is given the objective, so that may be a clock. The zoo's
+   recipe runs the whole loop on training text, counts what is run, and multiplies with the measured time of each half
+   and of a pass.
+2. `gamma` is the longest draft here, as everywhere in this project.
+3. The threshold starts anew in each call; the authors' evaluation carries it from prompt to prompt.
+4. Published code, with its defaults in sampling mode (`do_sample_draft=False`), drafts the argmax and judges it as if
+   it were drawn from the soft law: between two flat laws of three tokens, the law of two tokens is off by 0.64 (total
+   variation). The authors' own evaluation samples the draft, which is exact. One list of random numbers decides there
+   both whether a draft goes on and what is accepted; enumeration shows that this alone does no harm to the law.
+
+Example
+-------
+>>> from reference_impls import zoo
+>>> from reference_impls.core.sampling import Sampler
+>>> from reference_impls.speculative_decoding.self_speculative_decoding import example, generate
+>>> prompt = zoo.encode("def read_lines(path):")
+>>> result = generate(prompt=prompt, limit=24, sampler=Sampler(temperature=0), **example())
+>>> len(result.tokens), result.passes < 24
+(24, True)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reference_impls.core.cache import Cache
+from reference_impls.core.generation import Generation, Step
+from reference_impls.core.model import LanguageModel
+from reference_impls.core.sampling import Sampler
+from reference_impls.core.verify import check_draft, verify_chain
+
+Skips = tuple[tuple[int, ...], tuple[int, ...]]  # layers without their attention half, layers without the other
+
+
+@torch.inference_mode()
+def generate(
+    target: LanguageModel,
+    prompt: Sequence[int],
+    limit: int,
+    *,
+    sampler: Sampler,
+    skip_attention: Sequence[int],
+    skip_feed: Sequence[int],
+    gamma: int = 8,
+    threshold: float = 0.6,
+    goal: float = 0.9,
+    epsilon: float = 0.01,
+    eos: int | None = None,
+) -> Generation:
+    """Generate up to `limit` tokens after `prompt`; drafts of at most `gamma` tokens leave out the given halves.
+
+    `threshold` moves by `epsilon` towards the acceptance rate `goal`; with 0 it stays. Raises ValueError for a `gamma`
+    below 1 and for layers that the target does not have.
+    """
+    check_draft(gamma, target)
+    check_skips(target.shape.layers, skip_attention=skip_attention, skip_feed=skip_feed)
+    result, tokens, cache, rate = Generation(), list(prompt), target.new_cache(), 0.0
+    go_on = limit > 0
+    while go_on:
+        # Draft: the thinned target guesses, until it is unsure; nothing before the prompt has been read.
+        draft, laws = list[int](), list[Tensor]()
+        while result.tokens and len(draft) < gamma:
+            logits = sketch(target, [*tokens, *draft][-1], cache, skip_attention, skip_feed)  # [vocab]
+            laws.append(sampler.probs(logits))
+            token, confidence = drawn_with_confidence(sampler, laws[-1], logits)
+            draft.append(token)
+            if confidence < threshold:
+                break
+        # Verify: what drafting stored is forgotten; the whole target writes the true keys and values.
+        cache.crop(len(tokens) - 1)
+        unseen = [*tokens[len(cache) :], *draft]
+        p = sampler.probs(target(unseen, cache, last=len(draft) + 1))  # [draft + 1, vocab]
+        kept, extra = verify_chain(sampler, draft, torch.stack(laws) if laws else p[:0], p)
+        # Commit: the kept guesses and the extra token; then the threshold learns from the step.
+        emitted = [*draft[:kept], extra]
+        tokens += emitted
+        cache.crop(len(tokens) - 1)
+        go_on = result.add(Step(emitted, draft, kept=kept, draft_passes=len(draft)), limit, eos)
+        if draft:
+            longest = len(draft) == gamma
+            threshold, rate = adapted(threshold, rate, kept / len(draft), longest, goal=goal, epsilon=epsilon)
+    return result
+
+
+def check_skips(layers: int, **skips: Sequence[int]) -> None:
+    """Raise ValueError for a layer that the model does not have."""
+    for name, chosen in skips.items():
+        wrong = [layer for layer in chosen if not 0 <= layer < layers]
+        if wrong:
+            raise ValueError(f"{name} names layer {wrong[0]}; the model has layers 0 to {layers - 1}")
+
+
+def sketch(
+    target: LanguageModel, token: int, cache: Cache, skip_attention: Collection[int], skip_feed: Collection[int]
+) -> Tensor:
+    """Logits [vocab] after `token` if the skipped halves add nothing; the others keep their own keys and values."""
+    x = target.embed([token])
+    for layer, block in enumerate(target.blocks):
+        if layer not in skip_attention:
+            x = x + block.attend(x, target.turn(cache.length(layer), 1), None, cache, layer)
+        if layer not in skip_feed:
+            x = x + block.feed(x)
+    return target.logits(x[0])
+
+
+def drawn_with_confidence(sampler: Sampler, q: Tensor, logits: Tensor) -> tuple[int, float]:
+    """A token from q [vocab], and its probability before temperature and filters; one copy from the device."""
+    drawn = sampler.draw(q)
+    token, confidence = torch.stack((drawn, logits.double().softmax(-1)[drawn])).tolist()
+    return int(token), confidence
+
+
+def adapted(
+    threshold: float,
+    rate: float,
+    accepted: float,
+    longest: bool,  # noqa: FBT001 - a fact about the step, not a switch
+    *,
+    goal: float = 0.9,
+    epsilon: float = 0.01,
+    betas: tuple[float, float] = (0.5, 0.9),
+) -> tuple[float, float]:
+    """Threshold and acceptance rate after a step that kept the share `accepted` of a draft, maybe the longest one."""
+    rate = betas[0] * rate + (1 - betas[0]) * accepted
+    wanted = threshold + epsilon if rate < goal else threshold if longest else threshold - epsilon
+    return betas[1] * threshold + (1 - betas[1]) * wanted, rate
+
+
+def halves(chosen: Collection[int], layers: int) -> Skips:
+    """Attention and feed-forward halves out of numbers below 2L: attention first, as in the paper's vector z."""
+    return tuple(sorted(n for n in chosen if n < layers)), tuple(sorted(n - layers for n in chosen if n >= layers))
+
+
+def search(
+    objective: Callable[[Skips], float], layers: int, *, starts: Sequence[Skips], rounds: int, seed: int = 0
+) -> tuple[Skips, float]:
+    """The best set of skipped halves found, and its score: from the best of `starts`, flip one or two halves at a time.
+
+    A flip is kept unless it scores less. `objective` is asked at most once about a set.
+    """
+    chance, scores = random.Random(seed), dict[frozenset[int], float]()
+
+    def score(chosen: frozenset[int]) -> float:
+        if chosen not in scores:
+            scores[chosen] = objective(halves(chosen, layers))
+        return scores[chosen]
+
+    best = max((frozenset([*a, *(layers + n for n in f)]) for a, f in starts), key=score)
+    for _ in range(rounds):
+        trial = best ^ set(chance.sample(range(2 * layers), chance.choice((1, 2))))
+        best = max(trial, best, key=score)  # of equals the first: it may lead on
+    return halves(best, layers), score(best)
+
+
+def example() -> dict[str, Any]:
+    """Models and options of the example run, shared by tests, page and benchmark."""
+    from reference_impls import zoo
+
+    found = zoo.load("skip-set")  # what `search` found for the target
+    return {"target": zoo.load("target"), "skip_attention": found.attention, "skip_feed": found.feed}

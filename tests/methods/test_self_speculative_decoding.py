@@ -1,0 +1,257 @@
+"""What is peculiar to self-speculative decoding: sublayers left out, drafts that end early, and the search."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reference_impls.autoregressive import generate as autoregressive
+from reference_impls.core.generation import Generation
+from reference_impls.core.sampling import Sampler
+from reference_impls.core.verify import residual
+from reference_impls.speculative_decoding.self_speculative_decoding import (
+    adapted,
+    drawn_with_confidence,
+    generate,
+    halves,
+    search,
+    sketch,
+)
+from reference_impls.testing.early_exits import watched
+from reference_impls.testing.laws import Exhaustive, autoregressive_law, exact_law, total_variation
+from reference_impls.testing.tiny import flat_model, language_model, varied_model
+from reference_impls.zoo import language, skipping, storage
+
+PROMPT = [5, 3, 8, 1]
+NOTHING: dict[str, Any] = {"skip_attention": (), "skip_feed": ()}
+
+
+def some_skips(layers: int, seed: int) -> dict[str, Any]:
+    """A random set of halves to leave out."""
+    chance = random.Random(seed)
+    attention, feed = (tuple(n for n in range(layers) if chance.random() < 0.5) for _ in range(2))
+    return {"skip_attention": attention, "skip_feed": feed}
+
+
+def test_a_skipped_half_adds_nothing_and_stores_nothing() -> None:
+    target, cache = varied_model(3), varied_model(3).new_cache()
+    with torch.inference_mode():
+        target(PROMPT, cache)
+        before = cache._store[:, :, :, :4].clone()
+        found = torch.stack([sketch(target, token, cache, (1,), (0, 2)) for token in (7, 9)])
+        for layer, half in ((1, "attention.out"), (0, "down"), (2, "down")):
+            target.blocks[layer].get_parameter(half).zero_()  # a half that writes zeros is a half left out
+        silent = target.new_cache()
+        silent._store = before.clone()  # the drafting network reads the whole target's past, not its own
+        silent._lengths = [4] * 3
+        wanted = target([7, 9], silent)
+    assert torch.allclose(found, wanted, rtol=1e-9, atol=1e-12)
+    assert [cache.length(layer) for layer in range(3)] == [6, 4, 6]
+    assert torch.equal(cache._store[:, :, :, :4], before)
+
+
+def test_with_nothing_skipped_every_guess_is_kept_and_the_limit_is_met_in_the_fewest_passes() -> None:
+    for temperature in (0.0, 1.0):
+        sampler = Sampler(temperature)
+        run = generate(varied_model(), PROMPT, 21, sampler=sampler, gamma=4, threshold=0.0, epsilon=0.0, **NOTHING)
+        assert [step.kept for step in run.steps] == [0, 4, 4, 4, 4]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_is_skipped_the_greedy_text_and_the_cache_are_the_targets(seed: int) -> None:
+    target = varied_model(5)
+    wanted = autoregressive(target, PROMPT, 16, sampler=Sampler(0)).tokens
+    with watched(target) as (caches, _):
+        run = generate(target, PROMPT, 16, sampler=Sampler(0), threshold=0.2, gamma=4, **some_skips(5, seed))
+    assert run.tokens == wanted
+    cache = target.new_cache()
+    with torch.inference_mode():
+        target([*PROMPT, *run.tokens][: len(caches[0])], cache)
+    held = len(cache)
+    assert held >= len(PROMPT) + len(run.tokens) - 1
+    assert torch.allclose(caches[0]._store[:, :, :, :held], cache._store[:, :, :, :held], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("vocab", "limit", "threshold", "epsilon", "lengths"),
+    [(3, 3, 0.35, 0.0, {0, 1, 2}), (2, 4, 0.0, 0.0, {0, 2}), (2, 4, 0.55, 0.5, {0, 1, 2})],
+    ids=["sometimes", "never", "adaptive"],
+)
+def test_the_law_is_the_targets_however_drafts_end(
+    vocab: int, limit: int, threshold: float, epsilon: float, lengths: set[int]
+) -> None:
+    target, seen = flat_model(vocab), set[int]()
+    options: dict[str, Any] = {"gamma": 2, "threshold": threshold, "epsilon": epsilon, "goal": 0.6}
+
+    def run(sampler: Sampler) -> Generation:
+        result = generate(target, [0, 1], limit, sampler=sampler, skip_attention=(1,), skip_feed=(0,), **options)
+        seen.update(len(step.drafted) for step in result.steps)
+        return result
+
+    assert total_variation(exact_law(run), autoregressive_law(target, [0, 1], limit)) < 1e-6
+    assert seen == lengths
+
+
+def test_a_draft_ends_with_the_first_token_that_is_unsure() -> None:
+    target, ended = varied_model(5), 0
+    skips: dict[str, Any] = {"skip_attention": (2, 3), "skip_feed": (4,)}
+    run = generate(target, PROMPT, 24, sampler=Sampler(0), gamma=5, threshold=0.2, epsilon=0.0, **skips)
+    tokens = list(PROMPT)
+    for step in run.steps:
+        with torch.inference_mode():
+            cache = target.new_cache()
+            target(tokens[:-1], cache)
+            sure = []
+            for token, following in pairwise([tokens[-1], *step.drafted]):
+                logits = sketch(target, token, cache, *skips.values())
+                assert int(logits.argmax()) == following
+                sure.append(float(logits.softmax(-1).max()))
+        assert all(each >= 0.2 for each in sure[:-1])
+        if step.drafted:
+            assert len(sure) == 5 or sure[-1] < 0.2
+            ended += len(sure) < 5
+        tokens += step.emitted
+    assert 0 < ended < len(run.steps) - 1
+
+
+def test_confidence_is_that_of_the_drawn_token_before_temperature() -> None:
+    logits = torch.tensor([0.2, 1.0, -0.5, 0.1])
+    seen = set()
+    for seed in range(8):
+        sampler = Sampler(2.0, top_k=3, seed=seed)
+        token, confidence = drawn_with_confidence(sampler, sampler.probs(logits), logits)
+        assert confidence == pytest.approx(float(logits.softmax(-1)[token]))
+        seen.add(token)
+    assert len(seen) > 1
+
+
+def test_the_threshold_follows_the_acceptance_rate() -> None:
+    assert adapted(0.6, 0.0, 1.0, longest=False) == pytest.approx((0.601, 0.5))  # still below the goal: be stricter
+    assert adapted(0.6, 1.0, 1.0, longest=True) == pytest.approx((0.6, 1.0))  # bold enough: drafts cannot get longer
+    assert adapted(0.6, 1.0, 0.9, longest=False) == pytest.approx((0.599, 0.95))
+    assert adapted(0.6, 0.9, 0.0, longest=True) == pytest.approx((0.601, 0.45))
+    threshold, rate = 0.2, 0.0
+    for _ in range(400):  # a drafter that is right as often as it is sure, and never drafts as much as it may
+        threshold, rate = adapted(threshold, rate, min(1.0, threshold + 0.3), longest=False)
+    assert rate == pytest.approx(0.9, abs=0.01)
+
+
+def test_the_threshold_moves_in_a_run() -> None:
+    lengths = []
+    for epsilon in (0.0, 0.4):
+        run = generate(
+            varied_model(5), PROMPT, 30, sampler=Sampler(0), gamma=5, threshold=0.0, epsilon=epsilon,
+            skip_attention=(2, 3), skip_feed=(4,),
+        )  # fmt: skip
+        lengths.append([len(step.drafted) for step in run.steps[1:]])
+    assert set(lengths[0]) == {5}
+    assert lengths[1][0] == 5
+    assert min(lengths[1]) == 1
+
+
+def test_search_finds_the_best_set_of_a_known_objective_and_asks_once() -> None:
+    wanted, asked = ((1, 3), (0, 2, 3)), []
+
+    def objective(skips: tuple[tuple[int, ...], tuple[int, ...]]) -> float:
+        asked.append(skips)
+        return -float(sum(len(set(a) ^ set(b)) for a, b in zip(skips, wanted, strict=True)))
+
+    found = search(objective, 4, starts=[((), ()), ((1,), (1, 2))], rounds=150, seed=1)
+    assert found == (wanted, 0)
+    assert asked[:2] == [((), ()), ((1,), (1, 2))]
+    assert len(set(asked)) == len(asked)
+    assert search(objective, 4, starts=[((), ()), ((1,), (1, 2))], rounds=0) == (((1,), (1, 2)), -4)
+
+
+def test_attention_halves_are_numbered_first() -> None:
+    assert halves({7, 0, 2, 4}, 4) == ((0, 2), (0, 3))
+
+
+@pytest.mark.parametrize("name", ["skip_attention", "skip_feed"])
+@pytest.mark.parametrize("layer", [-1, 2])
+def test_a_layer_that_is_not_there_is_one_sentence(name: str, layer: int) -> None:
+    with pytest.raises(ValueError, match=f"{name} names layer {layer}; the model has layers 0 to 1"):
+        generate(language_model(), [0], 3, sampler=Sampler(0), **{**NOTHING, name: (0, layer)})
+
+
+P = {(): [0.45, 0.35, 0.2], (0,): [0.2, 0.5, 0.3], (1,): [0.5, 0.1, 0.4], (2,): [0.3, 0.3, 0.4]}
+Q = {(): [0.4, 0.25, 0.35], (0,): [0.3, 0.25, 0.45], (1,): [0.3, 0.4, 0.3], (2,): [0.4, 0.2, 0.4]}
+
+
+def published_law(*, greedy_draft: bool, shared: bool) -> dict[tuple[int, ...], float]:
+    """The law of two tokens as the published sampling mode draws them, for target P and draft Q.
+
+    Its random number of a place says with `shared` both whether the draft goes on and whether its token is accepted.
+    """
+    law: dict[tuple[int, ...], float] = {}
+    scripts: list[list[int]] = [[]]
+    while scripts:
+        sampler = Exhaustive(scripts.pop())
+        draft, kept = tuple[int, ...](), list[bool]()
+        for _ in range(2):
+            p, q = (torch.tensor(laws[draft], dtype=torch.float64) for laws in (P, Q))
+            x = int(q.argmax()) if greedy_draft else int(sampler.draw(q))
+            chance, go_on = min(1.0, float(p[x] / q[x])), 0.5
+            cuts = torch.tensor(sorted({0.0, chance, go_on, 1.0}), dtype=torch.float64)
+            number = (cuts[:-1] + cuts[1:])[int(sampler.draw(cuts.diff()))] / 2  # one for each interval that matters
+            draft, kept = (*draft, x), [*kept, bool(number < chance)]
+            if not shared:
+                continue
+            if q[x] < 0.5 and number >= go_on:
+                break
+        taken = kept.index(False) if False in kept else len(kept)
+        text = draft[:taken]
+        while len(text) < 2:
+            p, q = (torch.tensor(laws[text], dtype=torch.float64) for laws in (P, Q))
+            rejected = len(text) == taken < len(draft)
+            text = (*text, int(sampler.draw(residual(p, q) if rejected else p)))
+        law[text] = law.get(text, 0.0) + sampler.weight
+        scripts += sampler.open
+    return law
+
+
+def test_published_defaults_change_the_law_and_shared_random_numbers_do_not() -> None:
+    wanted = {(a, b): P[()][a] * P[a,][b] for a in range(3) for b in range(3)}
+    assert total_variation(published_law(greedy_draft=False, shared=False), wanted) < 1e-12
+    assert total_variation(published_law(greedy_draft=False, shared=True), wanted) < 1e-12
+    assert total_variation(published_law(greedy_draft=True, shared=False), wanted) == pytest.approx(0.64, abs=0.005)
+
+
+def test_the_zoos_recipe_searches_stores_and_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = language_model(2048, layers=3).float()
+    monkeypatch.setattr(language, "TARGET", target.shape)
+    for name, small in {"HELD_OUT": 2, "TEXTS": 2}.items():
+        monkeypatch.setattr(skipping, name, small)
+    storage.save("target", target, folder=tmp_path)
+    shutil.copy(storage.WEIGHTS / "tokenizer.json", tmp_path)
+    data = torch.randint(1, 2048, (40, 60), generator=torch.Generator().manual_seed(0))
+    data[:, 0] = 0
+    entry = skipping.train("skip-set", folder=tmp_path, steps=2, data=data.flatten())
+    sets = entry["quality"]["sets"]
+    assert sets["found"]["speed"] > 0
+    assert sets["nothing skipped"]["acceptance"] > sets["found"]["acceptance"]
+    found = skipping.blank("skip-set")
+    found.load_state_dict(storage.load_state("skip-set", folder=tmp_path))
+    assert (len(found.attention), len(found.feed)) == tuple(
+        entry["quality"]["skipped"][half] for half in ("attention", "feed")
+    )
+
+
+def test_speed_counts_what_is_run() -> None:
+    """Costs that are powers of ten, so that the score can be taken apart."""
+    target = varied_model(5)
+    costs = {"attention": 1.0, "feed": 10.0, "read_out": 100.0, "pass_1": 1e6, "pass_4": 1e4}
+    run = generate(target, PROMPT, skipping.LIMIT, sampler=Sampler(0), skip_attention=(1, 2, 4), skip_feed=(0,))
+    spent = run.passes * 1e4 + run.draft_passes * (100 + 4 * 10 + 2 * 1)
+    assert skipping.speed(target, [PROMPT], ((1, 2, 4), (0,)), costs) == pytest.approx({
+        "speed": skipping.LIMIT * 1e6 / spent,
+        "tokens_per_pass": run.tokens_per_pass,
+        "acceptance": run.acceptance,
+        "draft_length": run.draft_passes / sum(bool(step.drafted) for step in run.steps),
+    })  # fmt: skip
