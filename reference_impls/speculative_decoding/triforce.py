@@ -1,0 +1,232 @@
+r"""TriForce: the target drafts for itself with a small part of its cache, and a small model drafts for that.
+
+TriForce: Lossless Acceleration of Long Sequence Generation with Hierarchical Speculative Decoding. Hanshi Sun, Zhuoming
+Chen, Xinyu Yang, Yuandong Tian, Beidi Chen. COLM 2024. https://arxiv.org/abs/2404.11912
+
+Idea
+----
+A token after a long context costs two things: the target's weights are read, and all its keys and values. A small
+drafter avoids the first but loses sight of the context. So put a level between: the target's own weights with a few
+thousand keys and values, those that matter now. It reads little and agrees with the target closely; and because its
+weights are still large, a small model with a sliding window drafts for it in turn.
+
+Algorithm
+---------
+1. *Draft*, lowest level: the drafter, whose cache holds only the first `sinks` and the newest `recent` tokens, draws
+   $\gamma_1$ guesses from its laws $q$.
+2. *Draft*, middle level: the target with its partial cache gives $\hat p$ in one pass over them. A guess $x$ is kept
+   with probability $\min(1, \hat p(x) / q(x))$; the first that fails is replaced by a draw from
+   $\mathrm{norm}(\max(0, \hat p - q))$. Go back to 1 until at least $\gamma_2$ tokens stand there.
+3. *Verify*: the target with its full cache gives $p$ in one pass over them all. A token is kept with probability
+   $\min(1, p(x) / \hat p(x))$, and the extra token comes from $\mathrm{norm}(\max(0, p - \hat p))$, or from $p$ if all
+   were kept.
+4. *Commit*: all caches go back to what was kept. The partial cache takes the new tokens' true keys and values in place
+   of its least important ones.
+5. *Retrieve*, at the start, after every `stride` tokens, and when the rolling acceptance falls below `threshold`: in
+   each layer and for each head of keys, score chunks of `chunk` tokens by the dot product of the newest query with the
+   chunk's mean key, and fill the partial cache with the best, up to `budget` tokens. The first chunk always stays.
+
+Guarantee
+---------
+Exact distribution. Each token of the middle level has exactly the law $\hat p$ given those before it, for that is what
+speculative sampling guarantees at its level; whether a further token is drafted depends on earlier ones alone. So the
+top level may judge it as a draw from $\hat p$, whatever the partial cache holds, and the text has the law of $p$.
+
+Differences from the paper
+--------------------------
+1. A head of grouped queries scores chunks by the sum of the group's queries; the paper's models have no groups.
+2. The tokens behind the last whole chunk, fewer than `chunk`, stay as well as the first chunk.
+3. The drafter reads of a long prompt only what its window holds. Tokens are placed by their place in the window, as in
+   StreamingLLM. Since rotary attention sees only distances, it is enough to turn the sinks' keys on by as many places
+   as were dropped behind them.
+4. Rolling acceptance is the mean of the last step's and of its own value before. `stride` and `threshold` are ours; the
+   published code fills the partial cache once, and is measured on 256 tokens.
+5. The full cache is not kept in another memory and streamed in, though that is where the method gains most.
+6. Published code replaces a guess that the middle level rejects by a draw from $\hat p$, not from the residual, and
+   still calls it a draw from $\hat p$. The top level is then fooled: even where $\hat p = p$, a token comes out with
+   probability $\min(p, q) + (1 - \alpha)\, p$ for $\alpha = \sum_x \min(p(x), q(x))$.
+
+Example
+-------
+>>> from reference_impls import zoo
+>>> from reference_impls.core.sampling import Sampler
+>>> from reference_impls.speculative_decoding.triforce import example, generate
+>>> prompt = zoo.encode("def read_lines(path):")
+>>> result = generate(prompt=prompt, limit=24, sampler=Sampler(temperature=0), **example())
+>>> len(result.tokens), result.passes < 24
+(24, True)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reference_impls.core.cache import Cache
+from reference_impls.core.generation import Generation, Step
+from reference_impls.core.model import LanguageModel, attention_mask, rotate
+from reference_impls.core.sampling import Sampler
+from reference_impls.core.verify import check_draft, verify_chain
+
+
+class ShortCache:
+    """A model whose cache has dropped part of the text; `len` counts the tokens read, as if none were missing."""
+
+    def __init__(self, model: LanguageModel, dropped: int = 0) -> None:
+        self.model, self.cache, self.dropped = model, model.new_cache(), dropped
+
+    def __len__(self) -> int:
+        return len(self.cache) + self.dropped
+
+    def __call__(self, tokens: Sequence[int], last: int = 1) -> Tensor:
+        """Logits [last, vocab] after `tokens`, which stand at their true positions in the text."""
+        return self.model(tokens, self.cache, last=last, positions=len(self) + torch.arange(len(tokens)))
+
+    def crop(self, length: int) -> None:
+        """Forget every token from `length` on, counted in the text."""
+        self.cache.crop(length - self.dropped)
+
+
+@torch.inference_mode()
+def generate(
+    target: LanguageModel,
+    prompt: Sequence[int],
+    limit: int,
+    *,
+    drafter: LanguageModel,
+    sampler: Sampler,
+    gamma: int = 2,
+    gamma_2: int = 6,
+    budget: int = 4096,
+    chunk: int = 8,
+    sinks: int = 16,
+    recent: int = 496,
+    stride: int = 128,
+    threshold: float = 0.5,
+    eos: int | None = None,
+) -> Generation:
+    """Generate up to `limit` tokens after `prompt`; each pass with the full cache checks `gamma_2` tokens or more.
+
+    The defaults are the paper's sizes. Raises ValueError for sizes that cannot work or models of other vocabularies.
+    """
+    check_draft(gamma, target, drafter)
+    check_sizes(budget, chunk, stride, (gamma_2, sinks, recent))
+    result, tokens, full, built, rate = Generation(), list(prompt), target.new_cache(), -stride, 1.0
+    middle, window = ShortCache(target), ShortCache(drafter, max(0, len(prompt) - sinks - recent))
+    window([*prompt[:sinks], *prompt[sinks + window.dropped :]])
+    go_on = limit > 0
+    while go_on:
+        # Draft: the two lower levels, once the target has read the prompt.
+        draft, p_hat = speculate(sampler, tokens, (middle, window), gamma, gamma_2) if result.steps else ([], [])
+        # Verify: one pass of the target with its full cache.
+        hidden, queries = run_with_queries(target, (tokens + draft)[len(full) :], full)
+        p = sampler.probs(target.logits(hidden[-len(draft) - 1 :]))  # [draft + 1, vocab]
+        kept, extra = verify_chain(sampler, draft, torch.cat([p[:0], *p_hat]), p)
+        # Commit: the kept tokens and the extra one; the smaller caches follow the full one.
+        emitted = [*draft[:kept], extra]
+        tokens += emitted
+        full.crop(len(tokens) - 1)
+        slide(window, len(tokens) - 1, sinks, recent)
+        rate = (rate + kept / len(draft)) / 2 if draft else rate
+        if len(full) - built >= stride or rate < threshold:
+            built, rate = len(full) // chunk * chunk, 1.0
+            fill(middle, full, 0, choose(full, queries[..., kept - len(draft) - 1, :], built, chunk)[..., :budget])
+        newest = torch.arange(built, len(full), device=p.device)
+        fill(middle, full, min(built, budget - len(newest)), newest.expand(len(queries), 1, -1))
+        # The first step has 1 drafting pass, in which the drafter read the prompt.
+        go_on = result.add(Step(emitted, draft, kept=kept, draft_passes=len(p_hat) * (gamma + 1) or 1), limit, eos)
+    return result
+
+
+def speculate(
+    sampler: Sampler, tokens: list[int], levels: tuple[ShortCache, ShortCache], gamma: int, gamma_2: int
+) -> tuple[list[int], list[Tensor]]:
+    """At least `gamma_2` tokens of the middle level, and their laws p_hat, a piece [kept + 1, vocab] for each round."""
+    (middle, window), draft, p_hat = levels, list[int](), list[Tensor]()
+    while len(draft) < gamma_2:
+        text, q = [*tokens, *draft], list[Tensor]()
+        for _ in range(gamma):
+            q.append(sampler.probs(window(text[len(window) :])[0]))  # [vocab]
+            text.append(int(sampler.draw(q[-1])))
+        p = sampler.probs(middle(text[len(middle) :], last=gamma + 1))  # [gamma + 1, vocab]
+        kept, extra = verify_chain(sampler, text[-gamma:], torch.stack(q), p)
+        draft += [*text[-gamma:][:kept], extra]
+        p_hat.append(p[: kept + 1])
+        for level in levels:
+            level.crop(len(tokens) + len(draft) - 1)
+    return draft, p_hat
+
+
+def run_with_queries(target: LanguageModel, tokens: Sequence[int], cache: Cache) -> tuple[Tensor, Tensor]:
+    """Hidden states [tokens, dim] as `target.run` gives them, and the queries [layers, heads, tokens, head_dim]."""
+    x, past, queries = target.embed(tokens), len(cache), []
+    turn, mask = target.turn(past, len(tokens)), attention_mask(None, past, len(tokens), x)
+    for layer, block in enumerate(target.blocks):
+        q, k, v = block.attention.project(block.attention_norm(x), turn)
+        x = x + block.attention.read(q, *cache.append(layer, k, v), mask, causal=past == 0)
+        x = x + block.feed(x)
+        queries.append(q)
+    return x, torch.stack(queries)
+
+
+def entries(cache: Cache, layer: int) -> tuple[Tensor, Tensor]:
+    """A layer's keys and values [kv_heads, length, head_dim]: what a cache returns when nothing is appended."""
+    nothing = torch.empty(1, 0, 1)
+    return cache.append(layer, nothing, nothing)
+
+
+def choose(full: Cache, queries: Tensor, built: int, chunk: int) -> Tensor:
+    """The first `built` places, [layers, kv_heads, built], most important first, for queries [layers, heads, head_dim].
+
+    They come chunk by chunk: the first chunk, then by the score of the mean key.
+    """
+    keys = torch.stack([entries(full, layer)[0][:, :built] for layer in range(len(queries))])
+    means = keys.unflatten(2, (built // chunk, chunk)).mean(3)  # [layers, kv_heads, chunks, head_dim]
+    query = queries.unflatten(1, (keys.shape[1], -1)).sum(2)  # [layers, kv_heads, head_dim]
+    score = (means * query[:, :, None]).sum(-1)
+    score[..., :1] = torch.inf
+    return torch.arange(built, device=score.device).view(-1, chunk)[score.argsort(descending=True)].flatten(2)
+
+
+def fill(middle: ShortCache, full: Cache, keep: int, places: Tensor) -> None:
+    """Let the partial cache hold its first `keep` entries, and those at `places` [layers, kv_heads or 1, n] of `full`.
+
+    So its last entries, the least important ones, make room for new ones.
+    """
+    middle.cache.crop(keep)
+    for layer, chosen in enumerate(places):
+        k, v = entries(full, layer)
+        rows = chosen[..., None].expand(len(k), -1, k.shape[-1])
+        middle.cache.append(layer, k.gather(1, rows), v.gather(1, rows))
+    middle.dropped = len(full) - len(middle.cache)
+
+
+def slide(window: ShortCache, length: int, sinks: int, recent: int) -> None:
+    """Crop to `length`, drop what is neither sink nor recent, and turn the sinks' keys on, to right before the rest."""
+    window.crop(length)
+    surplus = len(window.cache) - sinks - recent
+    if surplus > 0:
+        turn = window.model.turn(0, 1, torch.tensor([surplus]))
+        for layer in range(window.model.shape.layers):
+            k, _ = entries(window.cache, layer)
+            k[:, :sinks] = rotate(k[:, :sinks], turn)
+        window.cache.keep(0, [*range(sinks), *range(sinks + surplus, len(window.cache))])
+        window.dropped += surplus
+
+
+def check_sizes(budget: int, chunk: int, stride: int, others: tuple[int, int, int]) -> None:
+    """One clear sentence for sizes that cannot work."""
+    if min(chunk, stride, *others) < 1 or budget < max(2 * chunk, stride):
+        found = f"chunk, stride, gamma_2, sinks, recent are {(chunk, stride, *others)} and budget is {budget}"
+        raise ValueError(f"{found}; all must be at least 1, and budget hold two chunks and a stride")
+
+
+def example() -> dict[str, Any]:
+    """Models and options of the example run, shared by tests, page and benchmark; sizes for texts of 100 tokens."""
+    from reference_impls import zoo
+
+    sizes = {"gamma": 2, "gamma_2": 6, "budget": 64, "chunk": 8, "sinks": 4, "recent": 60, "stride": 32}
+    return {"target": zoo.load("target"), "drafter": zoo.load("drafter"), **sizes}

@@ -1,0 +1,287 @@
+"""What is peculiar to TriForce: chunks chosen by mean keys, caches that drop text, and exact laws on three levels."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from reference_impls.autoregressive import generate as decode
+from reference_impls.core.cache import Cache
+from reference_impls.core.generation import Generation
+from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.sampling import Sampler
+from reference_impls.core.verify import residual
+from reference_impls.speculative_decoding import triforce
+from reference_impls.speculative_decoding.triforce import (
+    ShortCache,
+    choose,
+    entries,
+    fill,
+    generate,
+    run_with_queries,
+    slide,
+)
+from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
+from reference_impls.testing.tiny import Erring, flat_model, language_model, seeded, varied_model
+
+PROMPT = [5, 3, 8, 1, 0, 2, 7, 7, 9, 4, 6, 10, 1, 3]
+SMALL = {"budget": 6, "chunk": 2, "sinks": 1, "recent": 5, "stride": 5}
+
+
+def grouped_model(layers: int = 3) -> LanguageModel:
+    """Four query heads on two heads of keys, so that a mix-up of heads shows."""
+    with seeded(3):
+        shape = Shape(11, dim=16, layers=layers, heads=4, kv_heads=2, head_dim=4, hidden=12, tied=False)
+        return LanguageModel(shape).double().eval()
+
+
+def read(model: LanguageModel, tokens: list[int]) -> tuple[Cache, Tensor]:
+    """The full cache of `tokens`, and the queries [layers, heads, head_dim] of the last one."""
+    cache = model.new_cache()
+    return cache, run_with_queries(model, tokens, cache)[1][:, :, -1]
+
+
+def partial(model: LanguageModel, tokens: list[int], budget: int, chunk: int) -> ShortCache:
+    """The middle level's cache right after a retrieval."""
+    cache, queries = read(model, tokens)
+    built, middle = len(cache) // chunk * chunk, ShortCache(model)
+    fill(middle, cache, 0, choose(cache, queries, built, chunk)[..., :budget])
+    newest = torch.arange(built, len(cache)).expand(model.shape.layers, 1, -1)
+    fill(middle, cache, min(built, budget - newest.shape[-1]), newest)
+    return middle
+
+
+# Laws
+
+
+@pytest.mark.parametrize("tokens", [2, 3])
+def test_sampling_keeps_the_law_where_the_partial_cache_misses_most_of_the_text(tokens: int) -> None:
+    """With rounds that are repeated, guesses that the top level rejects, retrievals and replacements in between."""
+    target, drafter = flat_model(2), language_model(2, seed=281, layers=1)
+    prompt = [0, 1, 1, 0, 1]
+    own: dict[str, Any] = {"drafter": drafter, "budget": 2, "chunk": 1, "sinks": 1, "recent": 2, "stride": 2}
+    for gammas in [(1, 2), (2, 1)] if tokens == 2 else [(1, 1)]:
+        steps = list[Any]()
+
+        def run(sampler: Sampler, gammas: tuple[int, int] = gammas, steps: list[Any] = steps) -> Generation:
+            found = generate(target, prompt, tokens, sampler=sampler, gamma=gammas[0], gamma_2=gammas[1], **own)
+            steps.extend(found.steps)
+            return found
+
+        law = exact_law(run)
+        assert total_variation(law, autoregressive_law(target, prompt, tokens)) < 1e-12
+        assert any(step.drafted and step.kept < min(len(step.emitted), len(step.drafted)) for step in steps)
+
+
+@torch.inference_mode()
+def test_the_middle_level_says_its_true_law() -> None:
+    """The law of its first two tokens is the product of the laws that it hands on, for a cache that misses much."""
+    target, drafter, prompt = flat_model(), language_model(seed=170, layers=1), [0, 2, 1, 1, 0]
+    said: dict[tuple[int, ...], Tensor] = {}
+
+    def run(sampler: Sampler) -> Generation:
+        middle, window = partial(target, prompt[:-1], 2, 1), ShortCache(drafter)
+        draft, p_hat = triforce.speculate(sampler, prompt, (middle, window), 1, 2)
+        laws = torch.cat(p_hat)
+        assert len(laws) == len(draft) >= 2
+        for i in range(2):
+            known = said.setdefault(tuple(draft[:i]), laws[i])
+            assert torch.allclose(known, laws[i], atol=1e-12)
+        return Generation(draft[:2])
+
+    law = exact_law(run)
+    wanted = {(a, b): float(said[()][a] * said[a,][b]) for a in range(3) for b in range(3)}
+    assert total_variation(law, wanted) < 1e-12
+    assert total_variation(law, autoregressive_law(target, prompt, 2)) > 0.01  # it is not yet the target's law
+
+
+def published(sampler: Sampler, q: Tensor, p_hat: Tensor, p: Tensor) -> Generation:
+    """One token of the published code: what the middle level rejects is drawn from p_hat itself."""
+    token = int(sampler.draw(q))
+    if not sampler.accept(p_hat[token] / q[token]):
+        token = int(sampler.draw(p_hat))
+    if not sampler.accept(p[token] / p_hat[token]):
+        token = int(sampler.draw(residual(p, p_hat)))
+    return Generation([token])
+
+
+def test_the_published_middle_level_is_biased_by_as_much_as_the_page_says() -> None:
+    q, p = (torch.tensor(law, dtype=torch.float64) for law in ([0.7, 0.2, 0.1], [0.2, 0.5, 0.3]))
+    law = exact_law(lambda sampler: published(sampler, q, p, p))
+    alpha = torch.minimum(p, q).sum()
+    said = torch.minimum(p, q) + (1 - alpha) * p
+    assert [law[token,] for token in range(3)] == pytest.approx(said.tolist(), abs=1e-12)
+    assert total_variation(law, {(token,): float(p[token]) for token in range(3)}) == pytest.approx(0.1)
+
+
+# Caches
+
+
+@pytest.mark.parametrize("budget", [16, 64])
+@torch.inference_mode()
+def test_a_budget_that_covers_the_text_makes_the_middle_level_the_target(budget: int) -> None:
+    for model in (varied_model(), grouped_model()):
+        middle = partial(model, PROMPT, budget, 3)
+        assert len(middle) == len(PROMPT)
+        assert middle.dropped == 0
+        assert torch.allclose(middle([4, 9], last=2), model([*PROMPT, 4, 9])[-2:], atol=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_then_the_top_level_keeps_everything(temperature: float) -> None:
+    drafter = language_model(11, layers=1, seed=1001)
+    for model in (drafter, Erring.of(varied_model())):
+        run = generate(varied_model(), PROMPT, 40, drafter=model, sampler=Sampler(temperature))
+        assert [step.kept for step in run.steps[:-1]] == [len(step.drafted) for step in run.steps[:-1]]
+        assert all(6 <= len(step.drafted) <= 8 for step in run.steps[1:])  # gamma_2 up to gamma_2 - 1 + gamma + 1
+
+
+@torch.inference_mode()
+def test_chunks_are_those_of_a_scan_for_each_layer_and_head() -> None:
+    model, chunk = grouped_model(), 2
+    cache, queries = read(model, PROMPT)
+    found = choose(cache, queries, len(PROMPT), chunk)
+    assert found.shape == (3, 2, len(PROMPT))
+    orders = set()
+    for layer in range(3):
+        k, _ = entries(cache, layer)
+        for head in range(2):
+            score: dict[int, float] = {0: float("inf")}
+            for i in range(1, len(PROMPT) // chunk):
+                mean = torch.stack([k[head, i * chunk + j] for j in range(chunk)]).sum(0) / chunk
+                score[i] = sum(float(mean @ queries[layer, 2 * head + group]) for group in range(2))
+            best = sorted(score, key=lambda i: -score[i])
+            assert found[layer, head].tolist() == [i * chunk + j for i in best for j in range(chunk)]
+            orders.add(tuple(best))
+    assert len(orders) > 1  # layers and heads choose for themselves
+
+
+@torch.inference_mode()
+def test_retrieved_keys_keep_their_places_and_a_token_sees_nothing_else() -> None:
+    """In a model of one layer and one head of keys the new token may as well see the chosen tokens alone."""
+    model = language_model(11, layers=1, seed=1)
+    middle = partial(model, PROMPT, 6, 2)
+    cache, queries = read(model, PROMPT)
+    places = sorted(choose(cache, queries, 14, 2)[0, 0, :6].tolist())
+    assert places != list(range(6))
+    assert places != list(range(8, 14))
+    alone = model([PROMPT[i] for i in places] + [4], positions=torch.tensor([*places, len(PROMPT)]))
+    assert torch.allclose(middle([4]), alone[-1:], atol=1e-12)
+
+
+@torch.inference_mode()
+def test_new_tokens_replace_the_least_important() -> None:
+    model, text = grouped_model(), [*PROMPT, 4, 9, 2]
+    cache, queries = read(model, PROMPT)
+    order = choose(cache, queries, 14, 2)
+    middle = partial(model, PROMPT, 6, 2)
+    model([4, 9, 2], cache)
+    middle([4])  # a guess that is forgotten again
+    fill(middle, cache, 6 - 3, torch.arange(14, 17).expand(3, 1, -1))
+    assert len(middle) == len(text)
+    for layer in range(3):
+        whole, part = entries(cache, layer), entries(middle.cache, layer)
+        for head in range(2):
+            wanted = [*order[layer, head, :3].tolist(), 14, 15, 16]
+            for full, found in zip(whole, part, strict=True):
+                assert torch.equal(found[head], full[head, wanted])
+
+
+@pytest.mark.parametrize("step", [1, 3])
+@torch.inference_mode()
+def test_the_window_is_that_of_streaming_llm(step: int) -> None:
+    """Keys of a first layer depend on no context, so the window must equal a text of its tokens alone."""
+    model, sinks, recent = language_model(11, layers=1), 2, 4
+    window, text = ShortCache(model), [*PROMPT, *PROMPT]
+    for start in range(0, len(text) - step, step):
+        window(text[start : start + step])
+        slide(window, start + step, sinks, recent)
+        seen = start + step
+        assert len(window) == seen
+        kept = text[:seen] if seen <= sinks + recent else [*text[:sinks], *text[seen - recent : seen]]
+        assert len(window.cache) == len(kept)
+        assert torch.allclose(window([4]), model([*kept, 4])[-1:], atol=1e-5)  # angles are single
+        window.crop(seen)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_after_every_step_all_caches_hold_what_they_should(temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The full cache equals one made from nothing; the smaller ones follow it, and hold no more than they may."""
+    target, drafter = varied_model(), language_model(11, layers=1, seed=1001)
+    caches: list[Cache] = []
+    retrievals: list[int] = []
+    asked: list[Tensor] = []
+    filled: list[bool] = []  # whether the newest entry stands last in the partial cache
+    honest_fill, honest_slide, honest_choose = triforce.fill, triforce.slide, triforce.choose
+
+    def spy_slide(window: ShortCache, length: int, *sizes: int) -> None:
+        honest_slide(window, length, *sizes)
+        assert length - 2 <= len(window) <= length  # it never reads the end of a draft that is kept whole
+        assert len(window.cache) <= SMALL["sinks"] + SMALL["recent"]
+
+    def spy_choose(full: Cache, queries: Tensor, *given: Any) -> Tensor:
+        retrievals.append(len(full))
+        asked.append(queries.clone())
+        return honest_choose(full, queries, *given)
+
+    def spy_fill(middle: ShortCache, full: Cache, *given: Any) -> None:
+        honest_fill(middle, full, *given)
+        caches.append(full)
+        assert len(middle.cache) <= SMALL["budget"]
+        filled.append(torch.equal(entries(middle.cache, 0)[0][:, -1], entries(full, 0)[0][:, -1]))
+
+    for name, spy in {"slide": spy_slide, "choose": spy_choose, "fill": spy_fill}.items():
+        monkeypatch.setattr(triforce, name, spy)
+    run = generate(target, PROMPT, 24, drafter=drafter, sampler=Sampler(temperature), threshold=0.0, **SMALL)
+    text = [*PROMPT, *run.tokens]
+    full, fresh = caches[-1], target.new_cache()
+    length = min(len(full), len(text) - 1)
+    with torch.inference_mode():
+        target(text[:length], fresh)
+        for layer in range(3):
+            for found, wanted in zip(entries(full, layer), entries(fresh, layer), strict=True):
+                assert torch.allclose(found[:, :length], wanted, atol=1e-12)
+        for seen, queries in zip(retrievals, asked, strict=True):
+            assert torch.allclose(queries, read(target, text[:seen])[1], atol=1e-12)
+    assert sum(filled) >= len(run.steps) - len(retrievals)
+    assert retrievals[0] == len(PROMPT)
+    gaps = [b - a // 2 * 2 for a, b in pairwise(retrievals)]
+    assert gaps
+    assert min(gaps) >= SMALL["stride"]
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.1])
+def test_poor_acceptance_calls_for_a_retrieval(threshold: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    honest = triforce.choose
+
+    def spy(full: Cache, *given: Any) -> Tensor:
+        calls.append(len(full))
+        return honest(full, *given)
+
+    monkeypatch.setattr(triforce, "choose", spy)
+    drafter = language_model(11, layers=1, seed=1001)
+    own = {**SMALL, "budget": 60, "stride": 60}
+    run = generate(varied_model(), PROMPT, 24, drafter=drafter, sampler=Sampler(0), threshold=threshold, **own)
+    assert len(calls) == (len(run.steps) if threshold else 1)
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, [2], PROMPT * 4])
+def test_the_text_is_greedy_whatever_the_small_caches_miss(prompt: list[int]) -> None:
+    for drafter in (language_model(11, layers=1, seed=1001), Erring.of(varied_model()), varied_model()):
+        run = generate(varied_model(), prompt, 25, drafter=drafter, sampler=Sampler(0), **SMALL)
+        assert run.tokens == decode(varied_model(), prompt, 25, sampler=Sampler(0)).tokens
+
+
+ZERO = [{name: 0} for name in ("gamma_2", "chunk", "sinks", "recent", "stride")]
+
+
+@pytest.mark.parametrize("sizes", [*ZERO, {"budget": 3}, {"budget": 4}])
+def test_sizes_that_cannot_work_are_one_sentence(sizes: dict[str, int]) -> None:
+    target = varied_model()
+    with pytest.raises(ValueError, match=r"all must be at least 1, and budget hold two chunks and a stride$"):
+        generate(target, [5, 3], 3, drafter=target, sampler=Sampler(0), **{**SMALL, **sizes})
