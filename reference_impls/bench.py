@@ -31,6 +31,7 @@ from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.seq2seq import translate
 from reference_impls.knowledge.taxonomy import Guarantee, Method, Need, Taxonomy
+from reference_impls.testing.tiny import variants
 
 EXACT = (Guarantee.EXACT_DISTRIBUTION, Guarantee.EXACT_GREEDY)
 TEMPERATURES = (0.0, 0.8)
@@ -92,11 +93,12 @@ def is_sequence_to_sequence(method: Method) -> bool:
     return Need.SEQUENCE_TO_SEQUENCE in method.needs
 
 
-def settings_of(method: Method) -> Sequence[float | None]:
-    """What is varied: the temperature of a language model, the iterations of a translation, if it has any."""
+def settings_of(method: Method) -> Sequence[Any]:
+    """What is varied: the temperature of a language model; in a translation the iterations, or a choice of words."""
     if is_sequence_to_sequence(method):
-        signature = inspect.signature(importlib.import_module(method.module).generate)
-        return ITERATIONS if "iterations" in signature.parameters else (None,)
+        generate = importlib.import_module(method.module).generate
+        iterated = "iterations" in inspect.signature(generate).parameters
+        return [{"iterations": n} for n in ITERATIONS] if iterated else variants(generate)
     return TEMPERATURES[:1] if method.guarantee is Guarantee.EXACT_GREEDY else TEMPERATURES
 
 
@@ -112,7 +114,7 @@ def language_rows(method: Method, plan: Plan) -> Iterator[Row]:
     prompts = [zoo.encode(text) for text in take(zoo.prompts(), plan.prompts, "held-out prompts")]
     for temperature in settings_of(method):
         title = f"{method.id}, {setting_name(temperature)}"
-        pairs = language_pairs(module.generate, options, prompts, float(temperature or 0), plan=plan, title=title)
+        pairs = language_pairs(module.generate, options, prompts, temperature, plan=plan, title=title)
         row = language_row(method.id, temperature, options, pairs)
         if temperature == 0:
             first = pairs[: len(prompts)]  # further runs of a greedy text add nothing
@@ -141,7 +143,7 @@ def language_pairs(
     return paired([runs(prompt, seed) for seed in range(plan.repeat) for prompt in prompts], title, plan.tick)
 
 
-def language_row(id: str, temperature: float | None, options: dict[str, Any], pairs: Sequence[Pair]) -> Row:
+def language_row(id: str, temperature: float, options: dict[str, Any], pairs: Sequence[Pair]) -> Row:
     """The figures of one method at one temperature."""
     total = merged(pair.own for pair in pairs)
     return {
@@ -187,7 +189,7 @@ def is_tie(target: LanguageModel, prompt: Sequence[int], pair: Pair) -> bool:
 
 
 def translation_rows(method: Method, plan: Plan) -> Iterator[Row]:
-    """One row for each number of iterations, on held-out sentences, against the autoregressive translation model."""
+    """One row for each setting, on held-out sentences, against the autoregressive translation model."""
     from reference_impls import zoo
     from reference_impls.zoo.tasks import END, task
 
@@ -200,9 +202,9 @@ def translation_rows(method: Method, plan: Plan) -> Iterator[Row]:
         found = zip(results, itertools.cycle(examples), strict=False)
         return statistics.fmean(task("lite").is_correct(result.tokens, example) for result, example in found)
 
-    for iterations in settings_of(method):
-        own = options if iterations is None else options | {"iterations": iterations}
-        title = ", ".join(filter(None, [method.id, setting_name(iterations)]))
+    for varied in settings_of(method):
+        own = options | varied
+        title = ", ".join([method.id, *plain_options(varied)])
 
         def runs(source: list[int], own: dict[str, Any] = own) -> tuple[Run, Run]:
             return (
@@ -262,13 +264,9 @@ def spread(speedups: Sequence[float]) -> Row:
     return {"speedup": ends[1], "speedup_q1": ends[0], "speedup_q3": ends[2], "pairs": len(speedups)}
 
 
-def setting_name(value: float | None) -> str:
-    """How a varied setting is called."""
-    if value is None:
-        return ""
-    if isinstance(value, int):
-        return f"iterations {value}"
-    return "greedy" if value == 0 else f"temperature {value:g}"
+def setting_name(temperature: float) -> str:
+    """How a temperature is called."""
+    return "greedy" if temperature == 0 else f"temperature {temperature:g}"
 
 
 def plain_options(options: dict[str, Any]) -> list[str]:

@@ -50,10 +50,41 @@ def tiny_run(method: str, m: Any) -> list[int]:
         "speculative-decoding-leviathan": lambda: generate(drafter=language_model(1), gamma=3),
         "speculative-sampling-chen": lambda: generate(drafter=language_model(1), gamma=3),
         "blockwise-parallel-decoding": lambda: generate(heads=m.BlockHeads(m.Shape(layers=4, **shape)).double()),
+        "medusa": lambda: generate(
+            heads=m.MedusaHeads(m.Shape(layers=4, **shape), 3).double(), choices=[(0,), (1,), (0, 0)]
+        ),
+        "bild": lambda: generate(drafter=language_model(1), fallback=0.2, rollback=1.5, gamma=3),
+        "eagle": lambda: generate(drafter=m.EagleDrafter(m.Shape(layers=4, **shape)).double()),
+        "rest": lambda: generate(datastore=m.Datastore([1, 2, 3, 4, 5, 6, 1, 3, 5, 0, 2, 4, 6, 0, 3, 6]), gamma=3),
+        "triforce": lambda: generate(
+            drafter=language_model(1), gamma=2, gamma_2=3, budget=8, chunk=2, sinks=1, recent=5, stride=4
+        ),
+        "specinfer": lambda: generate(drafters=[language_model(1), language_model(1)], expansion=(2, 1)),
+        "cascade-speculative-drafting": lambda: generate(
+            drafters=[language_model(1)], max_gram=m.MaxGram(m.Shape(layers=1, **shape)), k_matrix=((2, 1), (0, 2)),
+            lenience=0.5,
+        ),
         "layerskip": lambda: generate(exit_layer=2, gamma=3),
+        "block-verification": lambda: generate(drafter=language_model(1), gamma=3),
+        "jacobi-parallel-decoding": lambda: generate(block=4),
+        "self-speculative-decoding": lambda: generate(skip_attention=[1, 3], skip_feed=[0, 2], threshold=0.1),
+        "free": lambda: generate(exit_layer=2, threshold=0.05, estimator=m.ThresholdEstimator(), rollback=1.5),
         "calm": lambda: generate(exits=[1, 2], threshold=0.2),
         "mask-predict": lambda: m.generate(
             m.ConditionalMaskedModel(m.Shape(layers=1, **shape), 9, pad=0, mask_id=1).double(), [2, 3, 4], iterations=3
+        ),
+        "nart-crf": lambda: m.generate(
+            m.StructuredModel(m.Shape(layers=1, **shape), 9, pad=0, end=1).double(),
+            [2, 3, 4],
+            beam=3,
+            candidates=3,
+            teacher=m.EncoderDecoder(m.Shape(layers=1, **shape), 9).double(),
+        ),
+        "nat-fertility": lambda: m.generate(
+            m.FertilityModel(m.Shape(layers=1, **shape), 9, pad=0, end=1).double(),
+            [2, 3, 4],
+            decoding="noisy",
+            teacher=m.EncoderDecoder(m.Shape(layers=1, **shape), 9).double(),
         ),
     }
     tokens: list[int] = runs[method]().tokens

@@ -22,7 +22,8 @@ from reference_impls.core.model import LanguageModel, Shape
 from reference_impls.core.seq2seq import EncoderDecoder
 from reference_impls.knowledge.loading import PROJECT_ROOT, load_taxonomy
 from reference_impls.non_autoregressive.mask_predict import ConditionalMaskedModel
-from reference_impls.zoo.tasks import MASK, PAD, task
+from reference_impls.non_autoregressive.nart_crf import StructuredModel
+from reference_impls.zoo.tasks import END, MASK, PAD, task
 
 LEVIATHAN = "speculative-decoding-leviathan"
 
@@ -53,6 +54,8 @@ def tiny_zoo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             shape = Shape(vocab=len(lite.vocabulary), dim=16, layers=1, heads=2, kv_heads=2, head_dim=8, hidden=16)
             if name.endswith("masked"):
                 return ConditionalMaskedModel(shape, lite.longest, pad=PAD, mask_id=MASK).eval()
+            if name.endswith("crf"):
+                return StructuredModel(shape, lite.longest, pad=PAD, end=END).eval()
             return EncoderDecoder(shape, lite.longest).eval()
         return LanguageModel(Shape(vocab=128, dim=16, layers=2, heads=2, kv_heads=2, head_dim=8, hidden=16)).eval()
 

@@ -30,6 +30,27 @@ def test_more_iterations_translate_better() -> None:
     assert found["iterations 10"]["right_length"] >= 0.98
 
 
+def test_a_teacher_that_chooses_among_plans_finds_better_ones() -> None:
+    model, teacher = zoo.load("translation-fertility"), zoo.load("translation-ar")
+    found = translation.measure("translation-fertility", model, COUNT, teacher)
+    right = {key: found[key]["exact_match"] for key in translation.PLAN_READINGS}
+    assert right["likeliest plan"] >= 0.6
+    assert right["average plan"] >= 0.5
+    assert right["10 plans"] >= right["likeliest plan"] + 0.02
+    assert right["100 plans"] >= 0.9
+
+
+def test_a_chain_makes_words_agree_that_were_predicted_apart() -> None:
+    model, teacher = zoo.load("translation-crf"), zoo.load("translation-ar")
+    found = translation.measure("translation-crf", model, COUNT, teacher)
+    right = {key: found[key]["exact_match"] for key in translation.CHAIN_READINGS}
+    for lengths in ("length known", "5 lengths"):
+        assert right[f"chain, {lengths}"] >= 0.9
+        assert right[f"chain, {lengths}"] >= right[f"logits alone, {lengths}"] + 0.1
+    assert found["chain, length known"]["right_length"] == 1
+    assert right["chain, 1 length"] < right["chain, 5 lengths"]  # most lengths are not the source's and a constant
+
+
 def test_more_iterations_mix_the_spellings_less() -> None:
     found = translation.measure("spelling-masked", zoo.load("spelling-masked"), COUNT)
     one, ten = (found[f"iterations {n}"] for n in (1, 10))

@@ -66,7 +66,7 @@ def verify_tree(sampler: Sampler, tree: Tree, p: Tensor, q: Tensor | None = None
         now = torch.tensor(nodes, device=p.device)
         rows = torch.tensor([tree.parents[node] + 1 for node in nodes], device=p.device)
         x, law = drafted[now, None], rest[rows]  # [now, 1], [now, vocab]
-        guess = q[now] if q is not None else torch.zeros_like(law).scatter_(-1, x, 1.0)
+        guess = q[now].to(p.dtype) if q is not None else torch.zeros_like(law).scatter_(-1, x, 1.0)
         chance[now] = (law.gather(-1, x) / guess.gather(-1, x)).squeeze(-1)
         rest[rows] = residual(law, guess)
     likely = chance.cpu()

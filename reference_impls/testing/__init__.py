@@ -5,9 +5,9 @@
 
 A function is called as `generate(target, prompt, limit, *, sampler, …, eos=None)`, or as `generate(model, source, …)`
 where it translates. What else it asks for is built from its signature: `drafter`, `gamma` and `exits` by their names, a
-module class by its annotation if its first argument is a `Shape` (an argument `k` says how many tokens it reaches), and
-a `Literal` annotation is tried in all its values. Everything else keeps its default. For a parameter of another kind,
-put a function of a `Scene` into `BUILDERS` under its name.
+module class by its annotation if its first argument is a `Shape` (an argument `k` says how many tokens it reaches) or
+`tokens` (a text to retrieve from), and a `Literal` annotation is tried in all its values. Everything else keeps its
+default. For a parameter of another kind, put a function of a `Scene` into `BUILDERS` under its name.
 """
 
 from reference_impls.testing.checks import Check, Suite

@@ -50,17 +50,15 @@ def _passes(generate: Generate) -> None:
     for limit in (1, 2, LIMIT):
         scene = _scene()
         own = options(generate, scene)
-        blocks = {"target": scene.target.blocks[0]}
-        if isinstance(own.get("drafter"), nn.Module):
-            blocks["drafter"] = own["drafter"].blocks[0]
+        drafters = own.get("drafters", [own.get("drafter")])
+        blocks = {f"drafter {i}": d.blocks[0] for i, d in enumerate(drafters) if hasattr(d, "blocks")}
+        blocks["target"] = scene.target.blocks[0]
         with counted(**blocks) as calls:
             result = generate(scene.target, list(scene.prompt), limit, sampler=Sampler(seed=1), **own)
-        own_drafts = 0 if "drafter" in blocks else result.draft_passes  # the target drafts for itself
-        said = result.passes + own_drafts
-        require(calls["target"] == said, f"the target ran {calls['target']} passes, the trace says {said}")
-        if "drafter" in blocks:
-            ran, said = calls["drafter"], result.draft_passes
-            require(ran == said, f"the drafter ran {ran} passes, the trace says {said}")
+        own_drafts = calls["target"] - result.passes  # where the target drafts for itself, or for its full cache
+        require(own_drafts >= 0, f"the target ran {calls['target']} passes, the trace says {result.passes}")
+        ran, said = sum(calls.values()) - result.passes, result.draft_passes
+        require(ran == said, f"{ran} passes were run for drafts, the trace says {said}")
 
 
 def _limits(generate: Generate) -> None:
@@ -100,7 +98,8 @@ def _end(generate: Generate) -> None:
 def _untouched(generate: Generate) -> None:
     scene, prompt = _scene(), [5, 3, 8, 1]
     own = options(generate, scene)
-    modules = [scene.target, *(value for value in own.values() if isinstance(value, nn.Module))]
+    values = [one for value in own.values() for one in (value if isinstance(value, list) else [value])]
+    modules = [scene.target, *(value for value in values if isinstance(value, nn.Module))]
     before = [{key: value.clone() for key, value in module.state_dict().items()} for module in modules]
     states = torch.get_rng_state(), random.getstate()
     generate(scene.target, prompt, LIMIT, sampler=Sampler(), **own)
@@ -180,7 +179,8 @@ def _bad_option(generate: Generate, name: str, value: Any) -> None:
 
 def _strange_drafter(generate: Generate) -> None:
     stranger = language_model(10)
-    refuses(lambda: _run(generate, _scene(), drafter=stranger), "a drafter of another vocabulary")
+    given = {"drafter": stranger} if takes(generate, "drafter") else {"drafters": [stranger, stranger]}
+    refuses(lambda: _run(generate, _scene(), **given), "a drafter of another vocabulary")
 
 
 BAD_OPTIONS: dict[str, tuple[Any, ...]] = {
@@ -189,8 +189,22 @@ BAD_OPTIONS: dict[str, tuple[Any, ...]] = {
     "top": (0,),
     "minimum": (0, 99),
     "exit_layer": (0, 9),
+    "rollback": (-0.1, math.nan),
+    "skip_attention": ((-1,), (0, 3)),
+    "skip_feed": ((-1,), (0, 3)),
+    "choices": ((), ((0, 0),)),
+    "expansion": ((), (0,), (2, 12)),
+    "k_matrix": (((1,),), ((0, 0, 0), (0, 1, 1), (0, 0, 1)), ((1, 0, 0), (0, -1, 2), (0, 0, 1))),
+    "longest": (0,),
+    "nodes": (0,),
+    "gamma_2": (0,),
     "exits": ((0, 1), (2, 1), (1, 3), (1, 1)),
     "measure": ("guesswork",),
+    "fallback": (-0.1, math.nan),
+    "acceptance": ("generous",),
+    "algorithm": ("newton",),
+    "block": (0,),
+    "stretch": (-1,),
 }
 
 
@@ -198,7 +212,7 @@ def option_checks(generate: Generate) -> Iterator[Check]:
     """Wrong input: what every method can meet, and what the options that it has can be given."""
     yield Check("prompt", "A prompt that is empty or not of the vocabulary is refused.", later(_bad_prompts, generate))
     yield Check("logits", "A model that gives NaN is reported.", later(_bad_logits, generate))
-    if takes(generate, "drafter"):
+    if takes(generate, "drafter") or takes(generate, "drafters"):
         sentence = "A drafter of another vocabulary is refused."
         yield Check("drafter", sentence, later(_strange_drafter, generate))
     for name, values in BAD_OPTIONS.items():

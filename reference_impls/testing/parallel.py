@@ -14,7 +14,7 @@ from torch import nn
 from reference_impls.core.generation import Generation
 from reference_impls.testing.accounting import refuses
 from reference_impls.testing.checks import Check, Generate, Suite, counted, later, require, takes
-from reference_impls.testing.tiny import KitError, hints, module_class, sequence_model
+from reference_impls.testing.tiny import KitError, hints, module_class, sequence_model, variants
 
 SOURCES = ([5, 3, 8], [4], [7, 7, 10, 9, 6, 3, 5])
 PASSES = (1, 2, 3, 5, 10)
@@ -27,16 +27,26 @@ def _model(generate: Generate, seed: int = 7) -> Any:
     return sequence_model(kind, seed=seed)
 
 
+def _given(generate: Generate) -> dict[str, Any]:
+    """What else a method needs: an autoregressive `teacher`, random as the model is."""
+    kind = module_class(hints(generate).get("teacher"))
+    return {} if kind is None else {"teacher": sequence_model(kind, seed=11)}
+
+
 def _runs(generate: Generate) -> Iterator[tuple[Any, Generation, int, int]]:
     """Model, result, number of decoder passes counted, and number asked for (0: the method has no such option)."""
-    for seed in range(3):
-        model = _model(generate, seed)
-        for source in SOURCES:
-            for asked in PASSES if takes(generate, "iterations") else (0,):
-                own = {"iterations": asked} if asked else {}
-                with counted(decoder=model.decoder[0]) as calls:
-                    result = generate(model, list(source), **own)
-                yield model, result, calls["decoder"], asked
+    for choice in variants(generate):
+        own = _given(generate) | choice
+        for seed in range(3):
+            model = _model(generate, seed)
+            models = {"model": model, **own}.items()
+            decoders = {name: one.decoder[0] for name, one in models if hasattr(one, "decoder")}
+            for source in SOURCES:
+                for asked in PASSES if takes(generate, "iterations") else (0,):
+                    more = {"iterations": asked} if asked else {}
+                    with counted(**decoders) as calls:
+                        result = generate(model, list(source), **own, **more)
+                    yield model, result, sum(calls.values()), asked
 
 
 def _passes(generate: Generate) -> None:
@@ -78,8 +88,9 @@ def _untouched(generate: Generate) -> None:
     model, source = _model(generate), [5, 3, 8]
     before = {key: value.clone() for key, value in model.state_dict().items()}
     states = torch.get_rng_state(), random.getstate()
-    results = [generate(model, source) for _ in range(2)]
-    require(results[0] == results[1], "two runs gave different texts or traces")
+    for choice in variants(generate):
+        results = [generate(model, source, **_given(generate), **choice) for _ in range(2)]
+        require(results[0] == results[1], "two runs gave different texts or traces")
     require(torch.equal(states[0], torch.get_rng_state()), "torch's global random state was used")
     require(states[1] == random.getstate(), "Python's global random state was used")
     require(source == [5, 3, 8], f"the source was changed to {source}")
@@ -96,11 +107,22 @@ def _bad_sources(generate: Generate) -> None:
 def _bad_weights(generate: Generate) -> None:
     model = _model(generate)
     nn.init.constant_(model.norm.weight, float("nan"))
-    refuses(lambda: generate(model, [5, 3, 8]), "a model whose logits are NaN")
+    for choice in variants(generate):
+        own = _given(generate) | choice
+        refuses(lambda own=own: generate(model, [5, 3, 8], **own), "a model whose logits are NaN")  # type: ignore[misc]
 
 
 def _bad_option(generate: Generate, name: str, value: Any) -> None:
-    refuses(lambda: generate(_model(generate), [5, 3, 8], **{name: value}), f"{name} = {value!r}")
+    own = _given(generate) | {name: value}
+    refuses(lambda: generate(_model(generate), [5, 3, 8], **own), f"{name} = {value!r}")
+
+
+def _strange_teacher(generate: Generate) -> None:
+    kind = module_class(hints(generate).get("teacher"))
+    assert kind is not None
+    for choice in variants(generate):
+        own = {"teacher": sequence_model(kind, vocab=10)} | choice
+        refuses(lambda own=own: generate(_model(generate), [5, 3, 8], **own), "a teacher of another vocabulary")  # type: ignore[misc]
 
 
 def parallel_checks(generate: Generate) -> Iterator[Check]:
@@ -115,9 +137,11 @@ def parallel_checks(generate: Generate) -> Iterator[Check]:
     }
     if takes(generate, "iterations"):
         tests["refinement"] = ("Passes after the first change tokens.", _more_passes)
+    if takes(generate, "teacher"):
+        tests["teacher"] = ("A teacher of another vocabulary is refused.", _strange_teacher)
     for name, (sentence, test) in tests.items():
         yield Check(name, sentence, later(test, generate))
-    for name, values in {"iterations": (0, -1), "candidates": (0, 99)}.items():
+    for name, values in {"iterations": (0, -1), "candidates": (0, 99), "beam": (0, -1), "samples": (0,)}.items():
         if takes(generate, name):
             for value in values:
                 yield Check(

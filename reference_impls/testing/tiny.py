@@ -99,27 +99,58 @@ class Foresight(nn.Module):
     """Heads that know the target's greedy future, and so do what perfectly trained ones would do.
 
     They recognise the features [dim] of a place of the greedy text and answer with features [k - 1, dim] that the
-    target reads out as the tokens two, three, … places ahead; as `noisy` ones they err at every third place.
+    target reads out as the tokens two, three, … places ahead, or with those `logits` [k - 1, vocab] themselves; as
+    `noisy` ones they err at every third place, where the right token is their last choice.
     """
 
-    def __init__(self, k: int, scene: Scene, horizon: int = 32) -> None:
+    def __init__(self, k: int, scene: Scene, horizon: int = 32, *, logits: bool = False) -> None:
         super().__init__()
         target, tokens = scene.target, list(scene.prompt)
         with torch.no_grad():
             for _ in range(horizon):
                 tokens.append(int(target(tokens)[-1].argmax()))
+            self.tokens = tokens
             self.states = target.norm(target.run(target.embed(tokens)))  # [places, dim]; place i is read out as i + 1
         self.k = k
+        self.answers = target.project(self.states).detach() if logits else self.states
         self.read = list(range(len(tokens)))  # from which place to read the guess for the place after it
         for i in range(len(scene.prompt) - 1, len(tokens) - 1):
             if scene.guess == "noisy" and (i + 1) % PERIOD == 0:
                 others = range(len(scene.prompt) - 1, len(tokens) - 1)
                 self.read[i] = next(j for j in others if tokens[j + 1] != tokens[i + 1])
+        self.answers = self.answers[self.read]
+        if logits and scene.guess == "noisy":
+            wrong = [i for i in range(len(tokens) - 1) if self.read[i] != i]
+            self.answers[wrong, [tokens[i + 1] for i in wrong]] = -torch.inf
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features [k - 1, dim] for those [dim] of the nearest place of the greedy text."""
+        """Features [k - 1, dim] or logits [k - 1, vocab] for those features [dim] of the nearest place of the text."""
         place = int((self.states - features).norm(dim=-1).argmin())
-        return self.states[self.read[place + 1 : place + self.k]]
+        return self.answers[place + 1 : place + self.k]
+
+
+class FeatureForesight(Foresight):
+    """A drafter of features that knows the greedy future, if it is shown each feature with the token that follows it.
+
+    It answers with the feature of the next place; where feature and token do not belong together, with a wrong one.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(0, scene)
+        self.shape = scene.target.shape
+        self.next = {(place, token): place + 1 for place, token in enumerate(self.tokens[1:])}
+
+    def new_cache(self) -> Cache:
+        """A cache that holds nothing and only counts the tokens seen."""
+        return Cache(1, 0, 0, self.states.dtype, self.states.device)
+
+    def forward(  # type: ignore[override]
+        self, _: LanguageModel, tokens: Sequence[int], features: Tensor, cache: Cache, **_masks: Tensor | None
+    ) -> Tensor:
+        """Features [n, dim] at `tokens`, from the `features` [n, dim] one place before each."""
+        cache.append(0, *features.new_empty(2, 0, len(tokens), 0))
+        places = (self.states - features[:, None]).norm(dim=-1).argmin(-1).tolist()
+        return self.answers[[self.next.get(pair, 0) for pair in zip(places, tokens, strict=True)]]
 
 
 def _drafter(scene: Scene) -> LanguageModel:
@@ -131,12 +162,54 @@ def _drafter(scene: Scene) -> LanguageModel:
     return language_model(vocab, seed={2: 281, 3: 170}.get(vocab, 1001), layers=1)
 
 
+def _drafters(scene: Scene) -> list[LanguageModel]:
+    """Drafters, best first; a single one where a step makes few guesses, which is where laws are counted."""
+    vocab, few = scene.target.shape.vocab, scene.guesses <= 2
+    return [_drafter(scene), *([] if few else [language_model(vocab, seed=1002, layers=1)])]
+
+
+def _expansion(scene: Scene) -> tuple[int, ...]:
+    """How many children a node has at each depth; a noisy drafter has one, because its second choice could be right."""
+    few = {1: (1,), 2: (2,) if scene.guess == "random" else (1, 1)}
+    return few.get(scene.guesses, (1, 1 if scene.guess == "noisy" else 2) + (1,) * (scene.guesses - 2))
+
+
+def _k_matrix(scene: Scene) -> tuple[tuple[int, ...], ...]:
+    """How many tokens each drafter adds on behalf of each model: both cascades, small where laws are counted."""
+    few = {1: ((1, 0), (0, 0)), 2: ((1, 1), (0, 1))}
+    return few.get(scene.guesses, ((scene.guesses, 0, 0), (0, 1, 1), (0, 0, 1)))
+
+
+def _text(scene: Scene) -> list[int]:
+    """A text to retrieve from: a short random one, or the greedy text, as a `noisy` one wrong at every third place."""
+    vocab = scene.target.shape.vocab
+    if scene.guess == "random":
+        with seeded(7):
+            return torch.randint(vocab, (4 * vocab,)).tolist()
+    wrong = range(0, 99, PERIOD) if scene.guess == "noisy" else range(0)
+    return [(token + (place in wrong)) % vocab for place, token in enumerate(Foresight(0, scene).tokens)]
+
+
+def _choices(scene: Scene) -> list[tuple[int, ...]]:
+    """Rank paths of a tree as deep as there are guesses, with a second branch; a noisy second-best could be right."""
+    chain = [(0,) * depth for depth in range(1, scene.guesses + 1)]
+    return chain if scene.guess == "noisy" or scene.guesses == 1 else [*chain, (1,)]
+
+
 Builder = Callable[[Scene], Any]
 BUILDERS: dict[str, Builder] = {
     "drafter": _drafter,
     "gamma": lambda scene: scene.guesses,
+    "gamma_2": lambda scene: 1 if scene.target.shape.vocab <= 3 else 2 * scene.guesses,  # short where laws are found
     "exits": lambda scene: tuple(range(1, scene.target.shape.layers)),
+    "fallback": lambda _: 0.2,  # tiny models are seldom surer
     "exit_layer": lambda scene: 1,
+    "skip_attention": lambda scene: () if scene.guess == "perfect" else tuple(range(1, scene.target.shape.layers)),
+    "skip_feed": lambda scene: () if scene.guess == "perfect" else (0,),
+    "choices": _choices,
+    "drafters": _drafters,
+    "expansion": _expansion,
+    "k_matrix": _k_matrix,
 }
 
 
@@ -144,12 +217,20 @@ def module(kind: type[nn.Module], scene: Scene) -> nn.Module:
     """A random module of this class, made from the target's shape; no weight is left at zero, as trained ones are not.
 
     A class with an argument `k` makes guesses (k - 1 of them beside the target's own token) and can be as good as
-    `scene.guess` asks.
+    `scene.guess` asks; whether it answers with features or with logits is seen from the width of its answer.
+    So can a class whose `forward` continues `features` with the `tokens` after them.
+    A class made from `tokens` gets a text of that quality to retrieve from.
     """
+    if "tokens" in inspect.signature(kind).parameters:
+        return kind(_text(scene))
     if "k" in inspect.signature(kind).parameters:
-        if scene.guess != "random":
-            return Foresight(scene.guesses + 1, scene)
-        return randomised(kind, scene.target.shape, k=scene.guesses + 1)
+        made = randomised(kind, scene.target.shape, k=scene.guesses + 1)
+        if scene.guess == "random":
+            return made
+        width = made(scene.target.embedding[0].detach()).shape[-1]
+        return Foresight(scene.guesses + 1, scene, logits=width == scene.target.shape.vocab)
+    if scene.guess != "random" and {"tokens", "features"} <= inspect.signature(kind.forward).parameters.keys():
+        return FeatureForesight(scene)
     return randomised(kind, scene.target.shape)
 
 
@@ -184,7 +265,7 @@ def options(generate: Callable[..., Any], scene: Scene, **given: Any) -> dict[st
         if name in OWN or name in found or parameter.kind is parameter.VAR_KEYWORD:
             continue
         kind = module_class(kinds.get(name))
-        if name in BUILDERS:
+        if name in BUILDERS and kind in (None, LanguageModel):
             found[name] = BUILDERS[name](scene)
         elif kind is not None:
             found[name] = module(kind, scene)
@@ -200,7 +281,7 @@ def guessing(generate: Callable[..., Any]) -> bool:
     """Whether the method takes its guesses from a drafter or from heads that can be made perfect."""
     kinds = [module_class(kind) for kind in hints(generate).values()]
     heads = any(kind and "k" in inspect.signature(kind).parameters for kind in kinds)
-    return heads or "drafter" in inspect.signature(generate).parameters
+    return heads or not {"drafter", "drafters"}.isdisjoint(inspect.signature(generate).parameters)
 
 
 def variants(generate: Callable[..., Any]) -> list[dict[str, Any]]:
@@ -221,12 +302,12 @@ def hints(generate: Callable[..., Any]) -> Mapping[str, Any]:
 
 
 def module_class(kind: Any) -> type[nn.Module] | None:
-    """The first module class that an annotation allows and that is made from a `Shape`."""
+    """The first module class that an annotation allows and that is made from a `Shape` or from `tokens`."""
     kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
     for one in kinds:
         if isinstance(one, type) and issubclass(one, nn.Module):
             first = next(iter(inspect.signature(one).parameters), None)
-            if first == "shape":
+            if first in {"shape", "tokens"}:
                 return one
     return None
 
