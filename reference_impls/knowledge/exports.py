@@ -73,7 +73,7 @@ def _paper(key: str, paper: Paper) -> str:
         "author": " and ".join(map(_author, paper.authors)),
         "year": str(paper.year),
     }
-    if paper.venue.startswith("arXiv"):
+    if paper.venue.startswith(("arXiv", "GitHub")):
         kind = "misc"
     elif _JOURNAL.search(paper.venue):
         kind, fields["journal"] = "article", _latex(paper.venue)
