@@ -34,10 +34,9 @@ def test_a_teacher_that_chooses_among_plans_finds_better_ones() -> None:
     model, teacher = zoo.load("translation-fertility"), zoo.load("translation-ar")
     found = translation.measure("translation-fertility", model, COUNT, teacher)
     right = {key: found[key]["exact_match"] for key in translation.PLAN_READINGS}
-    assert right["likeliest plan"] >= 0.6
-    assert right["average plan"] >= 0.5
-    assert right["10 plans"] >= right["likeliest plan"] + 0.02
-    assert right["100 plans"] >= 0.9
+    assert min(right["likeliest plan"], right["average plan"]) >= 0.75
+    assert right["10 plans"] >= right["likeliest plan"]
+    assert right["100 plans, temperature 3"] >= max(0.9, right["likeliest plan"] + 0.02)
 
 
 def test_a_chain_makes_words_agree_that_were_predicted_apart() -> None:
@@ -79,7 +78,7 @@ def test_a_recipe_runs_from_nothing_and_twice_the_same(tmp_path: Path, monkeypat
         monkeypatch.setitem(translation.RECIPES, name, dataclasses.replace(recipe, pairs=40, batch=4))
     monkeypatch.setattr(translation, "COUNT", 4)
     state = torch.get_rng_state()
-    for name in ("translation-ar", "translation-masked"):
+    for name in ("translation-ar", "translation-fertility", "translation-masked"):
         first, second = (translation.train(name, folder=tmp_path, steps=3) for _ in range(2))
         assert first == second
     assert "translation-ar, SHA-256" in first["corpus"]["teacher"]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from reference_impls.core.cache import Cache
 from reference_impls.core.model import Shape
+from reference_impls.core.sampling import Sampler
 from reference_impls.core.seq2seq import EncoderDecoder
 from reference_impls.non_autoregressive import mask_predict, nart_crf, nat_fertility
 from reference_impls.non_autoregressive.mask_predict import ConditionalMaskedModel
@@ -69,6 +70,7 @@ PLAN_READINGS: dict[str, dict[str, Any]] = {  # the ways in which one that plans
     "average plan": {"decoding": "average"},
     "10 plans": {"decoding": "noisy", "samples": 10},
     "100 plans": {"decoding": "noisy", "samples": 100},
+    "100 plans, temperature 3": {"decoding": "noisy", "samples": 100, "temperature": 3},
 }
 BEAM = 16  # candidates for each place in a chain
 CHAIN_READINGS: dict[str, dict[str, Any]] = {  # the ways in which one with a chain is; without `bias` told the length
@@ -267,9 +269,14 @@ def plan_figures(
 ) -> dict[str, dict[str, float]]:
     """The verdict on every reading of a model that plans fertilities."""
     report = {}
-    for label, options in PLAN_READINGS.items():
-        sources = (own.encode(example.source) for example in examples)
-        outputs = [nat_fertility.generate(model, source, teacher=teacher, **options).tokens for source in sources]
+    for label, reading in PLAN_READINGS.items():
+        outputs = []
+        for example in examples:
+            options = {"temperature": 1.0} | reading
+            sampler = Sampler(options.pop("temperature"))
+            source = own.encode(example.source)
+            result = nat_fertility.generate(model, source, teacher=teacher, sampler=sampler, **options)
+            outputs.append(result.tokens)
         report[label] = verdict(own, examples, outputs)
     return report
 
