@@ -159,4 +159,4 @@ def example() -> dict[str, Any]:
     """Models and options of the example run, shared by tests, page and benchmark."""
     from reference_impls import zoo
 
-    return {"target": zoo.load("target"), "exit_layer": 2, "gamma": 4}
+    return {"target": zoo.load("target"), "exit_layer": 4, "gamma": 6}
