@@ -228,4 +228,5 @@ def example() -> dict[str, Any]:
     from reference_impls import zoo
 
     # The threshold is what `calibrate` chose for greedy text after the zoo's prompts; the zoo's page has the figures.
-    return {"target": zoo.load("target"), "exits": (2, 4, 6, 8, 12, 16, 20), "threshold": 0.6}
+    chosen = zoo.manifest()["exit-classifier"]["quality"]["calibration"]["threshold"]
+    return {"target": zoo.load("target"), "exits": (2, 4, 6, 8, 12, 16, 20), "threshold": chosen}
