@@ -14,10 +14,11 @@ from reference_impls.autoregressive import generate as autoregressive
 from reference_impls.core.generation import Generation
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
+from reference_impls.errata import bild_law
 from reference_impls.speculative_decoding.bild import count_kept, generate, loss
 from reference_impls.testing import SUITES
 from reference_impls.testing.checks import Check
-from reference_impls.testing.laws import Law, autoregressive_law, exact_law, total_variation
+from reference_impls.testing.laws import autoregressive_law, total_variation
 from reference_impls.testing.tiny import BUILDERS, Scene, flat_model, varied_model
 
 LIMIT = 20
@@ -58,12 +59,6 @@ def test_without_tolerance_the_text_is_the_targets_and_no_right_guess_is_lost(ch
     check.run()
 
 
-def law_of(vocab: int, gamma: int, limit: int, fallback: float, rollback: float) -> Law:
-    target = flat_model(vocab)
-    own = {"drafter": BUILDERS["drafter"](Scene(target, [0, 1])), "fallback": fallback, "rollback": rollback}
-    return exact_law(lambda chance: generate(target, [0, 1], limit, sampler=chance, gamma=gamma, **own))
-
-
 @pytest.mark.parametrize(
     ("vocab", "gamma", "limit", "fallback", "rollback"),
     [(3, 1, 2, 0.0, 0.0), (2, 2, 2, 0.55, 0.0), (2, 1, 3, 0.0, 0.0), (3, 1, 2, 1.01, 5.0), (2, 2, 3, 1.01, 5.0)],
@@ -71,14 +66,14 @@ def law_of(vocab: int, gamma: int, limit: int, fallback: float, rollback: float)
 def test_at_the_strict_ends_the_law_is_the_targets(
     vocab: int, gamma: int, limit: int, fallback: float, rollback: float
 ) -> None:
-    law = law_of(vocab, gamma, limit, fallback, rollback)
+    law = bild_law(vocab, gamma, limit, fallback, rollback)
     assert total_variation(law, autoregressive_law(flat_model(vocab), [0, 1], limit)) < 1e-9
 
 
 def test_in_between_the_law_is_not_the_targets_and_published_code_cannot_be_strict() -> None:
     """A threshold of 0 becomes the default of 5 there, and with it the law is that of this last row."""
     wanted = autoregressive_law(flat_model(3), [0, 1], 2)
-    strict, middle, default = (total_variation(law_of(3, 1, 2, 0.0, rollback), wanted) for rollback in (0, 1.2, 5))
+    strict, middle, default = (total_variation(bild_law(3, 1, 2, 0.0, rollback), wanted) for rollback in (0, 1.2, 5))
     assert strict < 1e-9
     assert 0.05 < middle < default
     assert default == pytest.approx(0.51, abs=0.01)

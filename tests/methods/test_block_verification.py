@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from itertools import product
-from math import log, prod
+from math import prod
 
 import pytest
 import torch
 from torch import Tensor
 
 from reference_impls.core.sampling import Sampler
-from reference_impls.core.verify import residual, verify_chain
+from reference_impls.core.verify import verify_chain
+from reference_impls.errata import block_by_products
 from reference_impls.speculative_decoding.block_verification import generate, prefix_weights, verify_block
 from reference_impls.testing.laws import Exhaustive, total_variation
 from reference_impls.testing.tiny import language_model, varied_model
@@ -223,23 +224,8 @@ def test_a_broken_target_is_reported() -> None:
         generate(target, [0], 3, drafter=target, sampler=Sampler(), gamma=0)
 
 
-def none_kept(w: list[float]) -> float:
-    """The chance that u_1 > w_1, u_1 u_2 > w_2 and u_1 u_2 u_3 > w_3 for three uniform numbers."""
-    most = max(w[2], w[3])
-    start = max(w[1], most)
-    if start == 1:
-        return 0.0
-    return 1 - start + most * log(start) - w[3] * (log(most) ** 2 - log(start / most) ** 2) / 2
-
-
 def test_the_published_rule_misses_the_law() -> None:
     """vLLM-Ascend before its pull request 7808: products of uniform numbers, and the residual of single tokens."""
-    law, rest = [0.0, 0.0], residual(P, Q).tolist()
-    for draft in product(range(2), repeat=3):
-        w = prefix_weights(draft, Q.expand(3, -1), P.expand(4, -1)).tolist()
-        chance, none = float(Q[list(draft)].prod()), none_kept(w)
-        law[draft[0]] += chance * (1 - none)
-        for token in range(2):
-            law[token] += chance * none * rest[token]
-    assert sum(law) == pytest.approx(1)
-    assert abs(law[0] - float(P[0])) == pytest.approx(0.26, abs=0.005)
+    law = block_by_products(P, Q)
+    assert sum(law.values()) == pytest.approx(1)
+    assert abs(law[0,] - float(P[0])) == pytest.approx(0.26, abs=0.005)

@@ -7,7 +7,7 @@ from torch import nn
 
 from reference_impls.core.cache import Cache
 from reference_impls.core.sampling import Sampler
-from reference_impls.core.verify import verify_tree
+from reference_impls.errata import cold_path_warm_leaf
 from reference_impls.speculative_decoding import eagle
 from reference_impls.speculative_decoding.eagle import (
     CHOICES,
@@ -159,12 +159,7 @@ def test_published_code_forgets_the_temperature_after_a_fully_accepted_path(monk
     """Its extra token comes from the plain softmax where no child is left to reject: the docstring says how much."""
     target, temperature = flat_model(2), 0.5
 
-    def published(sampler, tree, p, q):
-        leaf = torch.tensor([bool(tree.tokens) and not tree.children(node) for node in range(-1, len(tree))])
-        plain = p**temperature  # of the softmax of logits / temperature: up to its sum the softmax of the logits
-        return verify_tree(sampler, tree, torch.where(leaf[:, None], plain / plain.sum(-1, keepdim=True), p), q)
-
-    monkeypatch.setattr(eagle, "verify_tree", published)
+    monkeypatch.setattr(eagle, "verify_tree", cold_path_warm_leaf)
     with torch.no_grad():
         drafter = Oracle(target, 6)
     bias = total_variation(*laws(target, drafter, 3, [(0,)], temperature=temperature))

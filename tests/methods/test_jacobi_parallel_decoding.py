@@ -11,6 +11,7 @@ import torch
 from reference_impls.autoregressive import generate as autoregressive
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
+from reference_impls.errata import jacobi_by_index
 from reference_impls.non_autoregressive.jacobi_parallel_decoding import block_length, generate
 from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
 from reference_impls.testing.tiny import flat_model, language_model, varied_model
@@ -157,25 +158,10 @@ def test_sampling_keeps_the_law_of_the_target(way: dict[str, Any]) -> None:
         assert total_variation(law, wanted) < 1e-9
 
 
-def published(target: LanguageModel, prompt: list[int], length: int) -> tuple[list[int], int, int]:
-    """The text, the number of iterations reported and the passes made by the authors' Jacobi decoder, in its rules.
-
-    Each pass retires one token; it stops when a pass changes nothing, and reports that pass's index.
-    """
-    y, passes = [0] * length, 0
-    for index in range(length + 1):
-        before = y
-        y = [*y[:index], *iterate(target, [*prompt, *y[:index]], y[index:])]
-        passes += 1
-        if y == before:
-            break
-    return y, index, passes
-
-
 def test_the_published_decoder_makes_one_pass_more_than_it_reports() -> None:
     for target in (varied_model(), varied_model(5), language_model(5)):
         for length in (1, 4, 9, LIMIT):
-            text, reported, passes = published(target, [0, 1], length)
+            text, reported, passes = jacobi_by_index(target, [0, 1], length)
             own = generate(target, [0, 1], length, sampler=Sampler(0), algorithm="jacobi")
             assert own.tokens == text
             assert passes == reported + 1

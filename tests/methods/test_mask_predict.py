@@ -23,7 +23,8 @@ from reference_impls.testing.tiny import sequence_model
 
 PAD, MASK = 0, 2
 SOURCES = [5, 3, 8], [4], [7, 7, 10, 9, 6]
-Course = tuple[list[list[int]], list[float]]  # the canvas after each pass, and the last log-probabilities
+Pass = tuple[list[int], list[int]]  # the canvas after it, and the places that it filled
+Course = tuple[list[Pass], list[float]]  # and the last log-probabilities
 PASSES = 1, 2, 3, 7, 20
 each_source = pytest.mark.parametrize("source", SOURCES)
 
@@ -53,7 +54,7 @@ def by_hand(model: ConditionalMaskedModel, source: list[int], length: int, itera
         for i in worst:
             canvas[i] = max(range(len(rows[i])), key=rows[i].__getitem__)
             scores[i] = rows[i][canvas[i]]
-        course.append(list(canvas))
+        course.append((list(canvas), sorted(worst)))
     return course, scores
 
 
@@ -73,9 +74,9 @@ def test_every_canvas_is_that_of_the_algorithm_by_hand(source: list[int], iterat
         (length,), _ = likeliest_lengths(model, source, 1)
         course, _ = by_hand(model, source, length, iterations)
         result = generate(model, source, iterations=iterations, candidates=1)
-        assert [step.canvas for step in result.steps] == course
-        assert result.tokens == course[-1]
-        changes += any(a != b for a, b in pairwise(course))
+        assert [(step.canvas, step.masked) for step in result.steps] == course
+        assert result.tokens == course[-1][0]
+        changes += any(a != b for (a, _), (b, _) in pairwise(course))
     assert iterations == 1 or changes  # else the comparison shows little
 
 
@@ -89,7 +90,7 @@ def test_a_batch_of_lengths_equals_each_alone_and_the_surest_wins(source: list[i
         alone = {n: by_hand(model, source, n, 4) for n in lengths}
         best = max(lengths, key=lambda n: sum(alone[n][1]) / n + weight * length_log_p[n])
         result = generate(model, source, iterations=4, candidates=5, length_weight=weight)
-        assert [step.canvas for step in result.steps] == alone[best][0]
+        assert [(step.canvas, step.masked) for step in result.steps] == alone[best][0]
         winners.add(lengths.index(best))
     assert weight or len(winners) > 1  # by the paper's rule, not always the likeliest length
 

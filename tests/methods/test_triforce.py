@@ -14,7 +14,7 @@ from reference_impls.core.cache import Cache
 from reference_impls.core.generation import Generation
 from reference_impls.core.model import LanguageModel, Shape
 from reference_impls.core.sampling import Sampler
-from reference_impls.core.verify import residual
+from reference_impls.errata import refill_from_target, two_levels
 from reference_impls.speculative_decoding import triforce
 from reference_impls.speculative_decoding.triforce import (
     ShortCache,
@@ -99,19 +99,9 @@ def test_the_middle_level_says_its_true_law() -> None:
     assert total_variation(law, autoregressive_law(target, prompt, 2)) > 0.01  # it is not yet the target's law
 
 
-def published(sampler: Sampler, q: Tensor, p_hat: Tensor, p: Tensor) -> Generation:
-    """One token of the published code: what the middle level rejects is drawn from p_hat itself."""
-    token = int(sampler.draw(q))
-    if not sampler.accept(p_hat[token] / q[token]):
-        token = int(sampler.draw(p_hat))
-    if not sampler.accept(p[token] / p_hat[token]):
-        token = int(sampler.draw(residual(p, p_hat)))
-    return Generation([token])
-
-
 def test_the_published_middle_level_is_biased_by_as_much_as_the_page_says() -> None:
     q, p = (torch.tensor(law, dtype=torch.float64) for law in ([0.7, 0.2, 0.1], [0.2, 0.5, 0.3]))
-    law = exact_law(lambda sampler: published(sampler, q, p, p))
+    law = two_levels(q, p, p, refill_from_target)
     alpha = torch.minimum(p, q).sum()
     said = torch.minimum(p, q) + (1 - alpha) * p
     assert [law[token,] for token in range(3)] == pytest.approx(said.tolist(), abs=1e-12)
