@@ -91,13 +91,18 @@ def _row(method: Method, taxonomy: Taxonomy) -> tuple[str, ...]:
 
 
 def _cell(production: Production, taxonomy: Taxonomy) -> str:
-    """A word, and a link to the first place on this page that says the same."""
+    """A word, and a link to where the page says more."""
     word = "yes" if runs(production) else "removed" if production.switch.startswith("removed") else "–"
     if production.switch == "absent":
         return word
-    first = next(method for method in taxonomy.methods if production in method.production)
     kind = " .engines__removed" if word == "removed" else ""
-    return f"[{word}](#{anchor(production.engine, first.id)}){{ title={_title(production)}{kind} }}"
+    return f"[{word}]({_place(production, taxonomy)}){{ title={_title(production)}{kind} }}"
+
+
+def _place(production: Production, taxonomy: Taxonomy) -> str:
+    """Where the page says it; techniques of which the same is said share a place."""
+    first = next(method for method in taxonomy.methods if production in method.production)
+    return f"#{anchor(production.engine, first.id)}"
 
 
 def _title(production: Production) -> str:
@@ -118,7 +123,7 @@ def _dropped(taxonomy: Taxonomy) -> Iterator[str]:
     for method in taxonomy.methods:
         gone = [p for p in method.production if p.switch.startswith("removed")]
         if gone:
-            where = "; ".join(f"[{p.engine}](#{anchor(p.engine, method.id)}) {p.switch}" for p in gone)
+            where = "; ".join(f"[{p.engine}]({_place(p, taxonomy)}) {p.switch}" for p in gone)
             yield f"{_link(method)}: {where}."
 
 
@@ -152,7 +157,8 @@ def _entry(production: Production, methods: list[Method]) -> str:
 
 def _absent(engine: str, groups: dict[Production, list[Method]]) -> str:
     """What was looked for and is not there: with the reason where one was noted, the others in one sentence."""
-    reasons, plain = [], []
+    reasons: list[str] = []
+    plain: list[str] = []
     for production, methods in groups.items():
         if production.switch == "absent":
             plain += map(_link, methods)
