@@ -9,15 +9,18 @@ from mkdocs.exceptions import Abort
 from reference_impls.knowledge.loading import TaxonomyError
 from reference_impls.knowledge.pages import navigation
 from reference_impls.knowledge.publish import publish
+from reference_impls.knowledge.views.glossary import tooltips
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Write the generated pages and set the navigation."""
+    """Write the generated pages, set the navigation, and give the glossary's words their tooltips."""
     try:
-        config.nav = navigation(publish())
+        taxonomy = publish()
     except TaxonomyError as error:
         raise Abort(str(error)) from None
+    config.nav = navigation(taxonomy)
+    config.mdx_configs["abbr"] = {"glossary": tooltips(taxonomy)}
     return config

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import graphlib
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -231,6 +232,7 @@ def _fields(place: Place) -> list[str]:
 
 def _contradictions(taxonomy: Taxonomy) -> Iterator[tuple[Place, str]]:
     """What every field allows by itself, and the fields together do not."""
+    yield from _history(taxonomy)
     yield from _repeated(("categories",), [category.id for category in taxonomy.categories])
     yield from _repeated(("methods",), [method.id for method in taxonomy.methods])
     branches: dict[str, list[str]] = {}
@@ -250,7 +252,42 @@ def _contradictions(taxonomy: Taxonomy) -> Iterator[tuple[Place, str]]:
         for j, parent in enumerate(method.builds_on):
             if parent not in lineage:
                 yield (*at, "builds_on", j), f"no method is called {parent!r}{suggestion(parent, lineage)}"
+        workloads = [fit.workload for fit in method.fits]
+        for j, workload in enumerate(workloads):
+            if workload in workloads[:j]:
+                yield (*at, "fits", j), f"judges {workload.value!r} again; a workload is judged once"
+    yield from _glossary(taxonomy, lineage)
     yield from _circle(lineage)
+
+
+def _history(taxonomy: Taxonomy) -> Iterator[tuple[Place, str]]:
+    """The first release is the file's own version, and every release is newer than those below it."""
+    releases = taxonomy.history
+    if releases and releases[0].version != taxonomy.version:
+        yield ("history", 0, "version"), f"is not the version of this file, {taxonomy.version}; newest comes first"
+    for i, (newer, older) in enumerate(itertools.pairwise(releases)):
+        if _numbers(newer.version) <= _numbers(older.version) or newer.date < older.date:
+            yield ("history", i + 1, "version"), f"stands below {newer.version} and is not older; newest comes first"
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in version.split(".")]
+
+
+def _glossary(taxonomy: Taxonomy, methods: Iterable[str]) -> Iterator[tuple[Place, str]]:
+    """A term stands once, a spelling has one tooltip, and the methods exist."""
+    yield from _repeated(("glossary",), [term.id for term in taxonomy.glossary])
+    taken: dict[str, str] = {}
+    for i, term in enumerate(taxonomy.glossary):
+        at = ("glossary", i)
+        if bool(term.tip) != bool(term.forms):
+            yield at, "has a tip and no forms to carry it" if term.tip else "has forms and no tip for them"
+        for j, form in enumerate(term.forms):
+            if (owner := taken.setdefault(form, term.id)) != term.id:
+                yield (*at, "forms", j), f"{form!r} carries the tooltip of {owner!r} already"
+        for j, name in enumerate(term.methods):
+            if name not in methods:
+                yield (*at, "methods", j), f"no method is called {name!r}{suggestion(name, methods)}"
 
 
 def _repeated(at: Place, ids: list[str]) -> Iterator[tuple[Place, str]]:

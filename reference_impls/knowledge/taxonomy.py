@@ -11,6 +11,7 @@ Id = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")]
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Url = Annotated[str, StringConstraints(pattern=r"^https://\S+$")]
 Version = Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")]
+OTHERS = "others"  # the last author of a paper of which only the first are known
 Choice = TypeVar("Choice", bound=StrEnum)
 ByValue = Annotated[Choice, Field(strict=False)]  # a file spells a choice by its value; all else stays strict
 
@@ -84,6 +85,12 @@ class Paper(Strict):
     arxiv: Annotated[str, StringConstraints(pattern=r"^\d{4}\.\d{4,5}$")] | None = None
     doi: Annotated[str, StringConstraints(pattern=r"^10\.\d{4,}/\S+$")] | None = None
     url: Url
+
+    @property
+    def byline(self) -> str:
+        """The authors as people read them."""
+        known = ", ".join(author for author in self.authors if author != OTHERS)
+        return f"{known} et al." if OTHERS in self.authors else known
 
 
 class Code(Strict):
@@ -210,6 +217,23 @@ class Category(Strict):
     subcategories: list[Subcategory] = Field(min_length=1)
 
 
+class Term(Strict):
+    """A word or symbol of the field."""
+
+    id: Id
+    term: Text
+    definition: Text
+    """One to three exact sentences, Markdown with `$…$`."""
+    tip: Text | None = None
+    """The definition in a line of plain text, shown as a tooltip where one helps."""
+    forms: list[Text] = Field(default_factory=list)
+    """The spellings in running text that carry the tooltip, on every page."""
+    methods: list[Id] = Field(default_factory=list)
+    """Methods of this file for which it matters most."""
+    url: Url | None = None
+    """Where the usage was read; none where it is common or follows from the methods."""
+
+
 class Release(Strict):
     """What changed in the taxonomy with a version."""
 
@@ -226,6 +250,7 @@ class Taxonomy(Strict):
     """Newest first; the first entry is the version above."""
     survey: Paper
     categories: list[Category] = Field(min_length=1)
+    glossary: list[Term] = Field(default_factory=list)
     methods: list[Method] = Field(min_length=1)
 
     def category(self, id: str) -> Category:
