@@ -162,6 +162,10 @@ def test_exports_are_what_they_say(tmp_path: Path) -> None:
     data = json.loads(accelgen("export", "json").stdout)
     assert len(data["methods"]) == len(load_taxonomy().methods)
     assert json.loads(accelgen("export", "schema").stdout)["$schema"].startswith("https://json-schema.org/")
+    assert {item["id"] for item in json.loads(accelgen("export", "csl").stdout)} > {LEVIATHAN}
+    assert "@graph" in json.loads(accelgen("export", "jsonld").stdout)
+    assert accelgen("export", "llms").stdout.startswith("# Accelerated Generation\n")
+    assert "no export is called 'bibtx'; did you mean 'bibtex'?" in refusal("export", "bibtx")
     accelgen("export", "bibtex", "-o", str(tmp_path / "all.bib"))
     assert f"{{{LEVIATHAN}," in (tmp_path / "all.bib").read_text(encoding="utf-8")
 

@@ -75,13 +75,18 @@ def test_every_method_and_the_survey_have_a_complete_entry(taxonomy: Taxonomy) -
         place = {"inproceedings": {"booktitle"}, "article": {"journal"}, "misc": set()}[entry.entry_type]
         assert fields.keys() >= {"title", "author", "year", "url"} | place, entry.key
         assert plain(fields["title"]) == plain(source.title)
-        assert fields["author"].split(" and ") == source.authors
+        assert [upright(name) for name in fields["author"].split(" and ")] == source.authors
         assert fields["year"] == str(source.year)
         assert fields["url"] == source.url
         assert fields.get("doi") == source.doi
         assert (fields.get("eprint"), fields.get("archivePrefix")) == (source.arxiv, source.arxiv and "arXiv")
         if place:
             assert plain(fields[place.pop()]) == plain(source.venue)
+
+
+def upright(name: str) -> str:
+    """Given name first."""
+    return " ".join(reversed(name.split(", ")))
 
 
 def plain(text: str) -> str:
@@ -102,6 +107,8 @@ def plain(text: str) -> str:
         ("Transactions of the ACL", "article"),
         ("arXiv", "misc"),
         ("arXiv preprint", "misc"),
+        ("GitHub", "misc"),
+        ("Google Developers Blog", "misc"),
     ],
 )
 def test_entry_type_follows_the_venue(venue: str, kind: str) -> None:
@@ -132,6 +139,18 @@ def test_specials_are_escaped_and_capitals_protected() -> None:
 def test_a_group_is_one_author() -> None:
     assert "{{Research and Development, Ltd} and A. B}" in exports.method_bibtex(
         method(authors=["Research and Development, Ltd", "A. B"])
+    )
+
+
+def test_authors_that_are_not_named_are_et_al() -> None:
+    unfinished = method(authors=["Ada Nobody", "others"])
+    assert "= {Ada Nobody and others}" in exports.method_bibtex(unfinished)
+    assert unfinished.paper.byline == "Ada Nobody et al."
+
+
+def test_a_family_name_of_two_words_is_told_to_bibtex() -> None:
+    assert "= {Del Corro, Luciano and Chris Re}" in exports.method_bibtex(
+        method(authors=["Luciano Del Corro", "Chris Re"])
     )
 
 
@@ -169,7 +188,8 @@ def test_citation_file_agrees_with_the_rest(taxonomy: Taxonomy) -> None:
     citation = yaml.safe_load((PROJECT_ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     licence = (PROJECT_ROOT / "LICENSE").read_text(encoding="utf-8")
-    assert citation["version"] == project["version"] == taxonomy.version
+    assert citation["version"] == project["version"] == taxonomy.version == taxonomy.history[0].version
+    assert str(citation["date-released"]) == taxonomy.history[0].date
     assert citation["license"] == project["license"] == "MIT"
     assert citation["authors"] == [{"name": exports.AUTHORS}]
     assert re.search(rf"Copyright \(c\) {exports.YEAR} {exports.AUTHORS}", licence)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,17 +14,12 @@ from rich.text import Text
 from reference_impls.cli.output import AsJson, OutFile, console, write, write_json
 from reference_impls.knowledge import exports
 from reference_impls.knowledge.loading import PROJECT_ROOT, TaxonomyError, load_taxonomy, suggestion
+from reference_impls.knowledge.results import read_results, site_address
 from reference_impls.knowledge.taxonomy import Guarantee, ImplementationStatus, Method, Taxonomy
 
+LLMS = "llms"
+FORMATS = [*exports.EXPORTS, LLMS]
 MethodId = Annotated[str, typer.Argument(metavar="ID", help="The method's id, as `accelgen list` prints it.")]
-
-
-class Format(StrEnum):
-    """What the taxonomy can be exported as."""
-
-    JSON = "json"
-    BIBTEX = "bibtex"
-    SCHEMA = "schema"
 
 
 def find(taxonomy: Taxonomy, id: str) -> Method:
@@ -139,15 +133,19 @@ def validate(
 
 
 def export(
-    format: Annotated[Format, typer.Argument(help="Data, references, or the JSON Schema of the file.")],
+    format: Annotated[str, typer.Argument(help=f"One of {', '.join(FORMATS)}.")],
     output: OutFile = None,
 ) -> None:
-    """Export the taxonomy for programs, bibliographies and editors."""
-    if format is Format.SCHEMA:
-        text = exports.json_schema()
+    """Export the taxonomy for programs, bibliographies, editors and language models."""
+    if format not in FORMATS:
+        raise ValueError(f"no export is called {format!r}{suggestion(format, FORMATS)}")
+    taxonomy = load_taxonomy()
+    if format == LLMS:
+        from reference_impls.knowledge.pages import pages
+
+        text = pages(taxonomy, read_results(taxonomy, PROJECT_ROOT / "taxonomy.yaml"))["llms.txt"]
     else:
-        make = exports.to_json if format is Format.JSON else exports.to_bibtex
-        text = make(load_taxonomy())
+        text = exports.EXPORTS[format].make(taxonomy, site_address())
     write(text, output)
 
 
@@ -179,7 +177,7 @@ def _facts(method: Method) -> Table:
     place = paper.venue if str(paper.year) in paper.venue else f"{paper.venue} {paper.year}"
     facts = {
         "id": method.id,
-        "paper": f"{paper.title}. {', '.join(paper.authors)}. {place}. {paper.url}",
+        "paper": f"{paper.title}. {paper.byline.removesuffix('.')}. {place}. {paper.url}",
         "family": f"{method.category}, {method.subcategory}",
         "guarantee": f"{method.guarantee}: {method.guarantee_reason}",
         "trained": method.trained,

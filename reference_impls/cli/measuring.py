@@ -12,7 +12,7 @@ from rich.table import Table
 from reference_impls.cli.catalogue import implemented
 from reference_impls.cli.output import AsJson, console, progress, replace, write_json
 from reference_impls.knowledge.loading import load_taxonomy
-from reference_impls.knowledge.results import RESULTS
+from reference_impls.knowledge.results import BASELINE, RESULTS
 
 COLUMNS = {  # key of a row -> title; the quartiles join the median, the counts join each other
     "id": "method",
@@ -63,10 +63,11 @@ def trace(
     from reference_impls.knowledge.traces import write_traces
 
     taxonomy = load_taxonomy()
-    chosen = [implemented(taxonomy, id) for id in ids] if ids else [m for m in taxonomy.methods if m.is_implemented]
+    every = [BASELINE, *(m.id for m in taxonomy.methods if m.is_implemented)]
+    chosen = [id if id == BASELINE else implemented(taxonomy, id).id for id in ids] if ids else every
     with progress() as bar:
-        for method in bar.track(chosen, description="recording"):
-            for path in write_traces([method.id]):
+        for id in bar.track(chosen, description="recording"):
+            for path in write_traces([id]):
                 bar.console.print(f"wrote {path.name}", highlight=False)
 
 

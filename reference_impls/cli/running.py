@@ -15,11 +15,11 @@ from rich.text import Text
 from reference_impls.cli.catalogue import implemented
 from reference_impls.cli.output import AsJson, console, waiting, write_json
 from reference_impls.knowledge.loading import load_taxonomy, suggestion
+from reference_impls.knowledge.results import BASELINE
 
 if TYPE_CHECKING:
     from reference_impls.core.generation import Generation
 
-BASELINE = "autoregressive"
 LIMIT = 64
 END_OF_TEXT = 0  # the token that stands between the texts of the zoo's corpus
 CONTEXT = {

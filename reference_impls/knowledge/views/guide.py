@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from reference_impls.knowledge.markdown import front_matter, join, section, table
-from reference_impls.knowledge.method_page import GUARANTEES, NEEDS, guarantee_badge
+from reference_impls.knowledge.method_page import GUARANTEES, NEEDS, WORKLOADS, guarantee_badge
 from reference_impls.knowledge.results import Results
 from reference_impls.knowledge.taxonomy import Fit, Guarantee, Method, Taxonomy, Workload
 from reference_impls.knowledge.views.comparison import engines, training
@@ -26,14 +26,6 @@ HOW = (
     "A technique is listed where its entry says that it suits a workload or does not; where it says nothing, so does"
     " this page. A reason without a source follows from how the method works."
 )
-WORKLOADS: Mapping[Workload, tuple[str, str]] = {
-    Workload.ONE_STREAM: ("One stream", "latency of one request, or a few"),
-    Workload.LARGE_BATCH: ("Large batch", "throughput of many requests at once"),
-    Workload.SAMPLING: ("Sampling", "temperatures well above 0"),
-    Workload.LONG_CONTEXT: ("Long context", "reading the cache costs more than reading the weights"),
-    Workload.COPY_HEAVY: ("Copying", "the output repeats the prompt or known documents"),
-    Workload.TRANSLATION: ("Translation", "a source sentence determines most of the output"),
-}
 TRAINING = ("none", "optional", "an addition", "the model")  # what `comparison.training` says, from the least
 HERE = "proved code here"  # the answer to "Where should it run?" that asks for this project's own
 # Which of the benchmark's rows speak about a workload: it decodes single requests with short contexts.
