@@ -471,6 +471,8 @@ CATALOGUE = [Mutant(*row[:4], row[4:]) for row in (
     ("mask-predicted", MASK_PREDICT, "[model.pad, model.mask_id]]", "[model.pad]]", own(MASK_PREDICT), PARALLEL),
     ("the-worst-candidate", MASK_PREDICT, "* chosen.values).argmax()", "* chosen.values).argmin()", own(MASK_PREDICT)),
     ("long-candidates-at-a-loss", MASK_PREDICT, "log_p.sum(-1) / lengths", "log_p.sum(-1)", own(MASK_PREDICT)),
+    ("masks-of-another-candidate", MASK_PREDICT, "torch.stack(holes)[:, best]", "torch.stack(holes)[:, 0]",
+     own(MASK_PREDICT)),
     ("causal-canvas", MASK_PREDICT, "visible=(canvas != self.pad)[..., None, :]", "visible=None", own(MASK_PREDICT)),
     ("padding-visible", MASK_PREDICT,
      "(canvas != self.pad)[..., None, :]", "(canvas >= 0)[..., None, :]", own(MASK_PREDICT)),

@@ -96,3 +96,10 @@ def test_the_trace_is_plain_data():
     found = json.loads(json.dumps(result.to_dict()))
     assert found["tokens"] == [1, 2]
     assert found["steps"][0]["drafted"] == [1]
+    assert "masked" not in found["steps"][0]
+
+
+def test_places_that_were_masked_are_told_where_there_are_any():
+    result = Generation()
+    result.add(Step([1, 2], canvas=[1, 2], masked=[0, 1]), limit=2)
+    assert result.to_dict()["steps"][0]["masked"] == [0, 1]

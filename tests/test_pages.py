@@ -22,7 +22,7 @@ from reference_impls.knowledge.markdown import cell, fence, front_matter
 from reference_impls.knowledge.method_page import method_page
 from reference_impls.knowledge.pages import FOLDERS, navigation, pages
 from reference_impls.knowledge.publish import write
-from reference_impls.knowledge.results import TRACES, Results, read_json
+from reference_impls.knowledge.results import BASELINE, TRACES, Results, read_json
 from reference_impls.knowledge.suites import SUITES, suites_of
 from reference_impls.knowledge.taxonomy import Taxonomy
 
@@ -261,7 +261,7 @@ def test_writing_touches_only_what_changed_and_leaves_nothing_stale(tmp_path: Pa
 
 def test_generated_folders_are_ignored_by_git() -> None:
     ignored = (Path(__file__).parents[1] / ".gitignore").read_text().splitlines()
-    assert {f"/docs/{folder}/" for folder in FOLDERS} <= set(ignored)
+    assert {f"/docs/{folder}/" for folder in FOLDERS} | {"/docs/llms.txt"} <= set(ignored)
 
 
 def test_docstring_sections() -> None:
@@ -356,7 +356,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == CHAIN
 
 
-@pytest.mark.parametrize("id", [m.id for m in load_taxonomy().methods if m.is_implemented])
+@pytest.mark.parametrize("id", [BASELINE, *(m.id for m in load_taxonomy().methods if m.is_implemented)])
 def test_a_page_shows_what_the_code_does_today(id: str) -> None:
     path = TRACES / f"{id}.json"
     assert path.is_file(), f"no run of {id} is recorded: run `accelgen trace {id}`"

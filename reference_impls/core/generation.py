@@ -19,6 +19,7 @@ class Step:
     draft_passes: int = 0  # passes of a drafter
     layers: list[int] = field(default_factory=list)  # layers computed for each emitted token; empty = all
     canvas: list[int] = field(default_factory=list)  # the whole output after this pass, for parallel decoders
+    masked: list[int] = field(default_factory=list)  # places of the canvas, from 0, that were masked before this pass
 
 
 @dataclass
@@ -88,5 +89,9 @@ class Generation:
         return dict(sorted(Counter(step.kept for step in self.steps if step.drafted).items()))
 
     def to_dict(self) -> dict[str, Any]:
-        """The tokens and the trace as plain data, for JSON."""
-        return asdict(self)
+        """The tokens and the trace as plain data, for JSON; `masked` only where it is not empty."""
+        data = asdict(self)
+        for step in data["steps"]:
+            if not step["masked"]:
+                del step["masked"]
+        return data

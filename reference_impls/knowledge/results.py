@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from reference_impls.knowledge.loading import TaxonomyError
 from reference_impls.knowledge.taxonomy import Taxonomy
 
 PACKAGE = Path(__file__).resolve().parents[1]
 RESULTS = PACKAGE / "knowledge" / "results"
 TRACES = RESULTS / "traces"
+BASELINE = "autoregressive"  # what the methods are measured against; it has a recorded run too
+_SITE_URL = re.compile(r"""^site_url:[ ]*(?:(["'])(?P<quoted>.*?)\1|(?P<plain>.*?))[ ]*(?:[ ]#.*)?$""", re.MULTILINE)
 KNOWLEDGE = [  # its public modules; the others make the pages
     f"reference_impls.knowledge.{name}" for name in ("taxonomy", "loading", "exports", "bundle", "pages", "publish")
 ]
@@ -26,27 +30,34 @@ class Results:
     taxonomy_file: str = ""  # taxonomy.yaml as it is
     sources: Mapping[str, str] = field(default_factory=dict)  # method id -> source of its module
     bundles: Mapping[str, str] = field(default_factory=dict)  # method id -> the same as one file that runs alone
-    traces: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # method id -> what `traces.record` gave
+    traces: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # method id or BASELINE -> `traces.record`
     tests: Mapping[str, str] = field(default_factory=dict)  # method id -> the file of its own tests
     bench: dict[str, Any] | None = None
     acceptance: dict[str, Any] | None = None  # the worked example of `reference_impls.acceptance`
+    errata: dict[str, Any] | None = None  # the examples of `reference_impls.errata`
     zoo: dict[str, Any] | None = None  # the manifest of the trained models
     directories: bool = True  # whether a page becomes a folder with an index, as addresses on the web have it
     modules: Mapping[str, list[str]] = field(default_factory=dict)  # package -> its modules, for the API pages
+    written: Mapping[str, str] = field(default_factory=dict)  # path below docs/ -> text of a hand-written page
+    site: str = ""  # the site's address, ending in a slash, if it has one
 
 
 def read_results(taxonomy: Taxonomy, taxonomy_file: Path) -> Results:
     """Read what exists. Imports no torch, so the site builds without it."""
     implemented = [m for m in taxonomy.methods if m.is_implemented]
+    ids = [m.id for m in implemented]
     return Results(
         taxonomy_file=taxonomy_file.read_text(encoding="utf-8"),
         sources={m.id: _source(m.module) for m in implemented},
         bundles={m.id: _bundle(m.id) for m in implemented},
-        traces={m.id: data for m in implemented if (data := read_json(TRACES / f"{m.id}.json"))},
+        traces={id: data for id in (*ids, BASELINE) if (data := read_json(TRACES / f"{id}.json"))},
         tests={m.id: name for m in implemented if (PACKAGE.parent / (name := _test_file(m.id))).is_file()},
         bench=read_json(RESULTS / "bench.json"),
         acceptance=read_json(RESULTS / "acceptance.json"),
+        errata=read_json(RESULTS / "errata.json"),
         zoo=read_json(PACKAGE / "zoo" / "weights" / "manifest.json"),
+        written=_written(taxonomy_file.parent / "docs"),
+        site=site_address(taxonomy_file.parent),
         modules={"core": _modules("core"), "testing": _modules("testing"), "knowledge": KNOWLEDGE},
     )
 
@@ -57,6 +68,23 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
     data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return data
+
+
+def site_address(root: Path = PACKAGE.parent) -> str:
+    """`site_url` of mkdocs.yml, which may stay empty. Raises TaxonomyError if it is not an address of a folder."""
+    file = root / "mkdocs.yml"
+    found = _SITE_URL.search(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if found is None:
+        return ""
+    address = found["quoted"] or found["plain"] or ""
+    if address and not re.fullmatch(r"https?://[^\s?#]+/", address):
+        raise TaxonomyError(f"mkdocs.yml: site_url should be an address that ends in a slash, found {address!r}")
+    return address
+
+
+def _written(docs: Path) -> dict[str, str]:
+    paths = [*docs.glob("*.md"), *docs.glob("api/*.md")]
+    return {path.relative_to(docs).as_posix(): path.read_text(encoding="utf-8") for path in sorted(paths)}
 
 
 def _source(module: str) -> str:

@@ -1,21 +1,30 @@
 """A recorded run as HTML: what was drafted, kept, corrected, how deep, in which pass. Needs no script.
 
 Every state is told twice, by colour and by a mark (underline, strike-through, height of the fill), and in words in
-the step table. The data are what `traces.record` stores; the trace player of a later version can read the same file.
+the step table. With a script, docs/assets/player.js replays the run from the data in the <template>: the facts of the
+model, the pieces of the tokens that occur, the prompt, and the steps without what has the default of `Step`.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from reference_impls.knowledge.markdown import escape
 
+FACTS = ("separator", "depth", "mask")  # of the model
+PLAIN = {ord(sign): f"\\u{ord(sign):04x}" for sign in "&<>`"}  # signs of HTML and Markdown, as JSON may write them
 LEGEND = {
     "accepted": "drafted and accepted",
     "corrected": "the target's own token in place of a rejected guess",
     "plain": "the target's own token",
+    "rejected": "drafted and rejected",
+    "masked": "masked, to be filled by a pass",
+    "changed": "new or changed in this pass",
+    "again": "masked, and the same word again",
+    "depth": "layers used: the more, the stronger the tint and the thicker the bar",
 }
 NEWLINE = '<span class="t__nl">↵</span>'
 MASK = '<span class="t t--masked">▢</span>'
@@ -27,24 +36,46 @@ def render(trace: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _run(run: dict[str, Any], trace: dict[str, Any]) -> str:
-    steps, pieces = run["steps"], trace["pieces"]
-    depth = trace.get("depth")
-    if any(step["canvas"] for step in steps):
-        body = [
-            _legend(["masked"] * _is_masked(steps, trace) + ["changed"]),
-            _text(run, trace, shown=[]),
-            _canvases(steps, trace),
-        ]
-    elif depth and any(step["layers"] for step in steps):
-        body = [_legend(["depth"]), _text(run, trace, steps, depth), _depths(steps, depth)]
-    else:
-        body = [
-            _legend(kind for kind in LEGEND if kind in run["kinds"]),
-            _text(run, trace, steps),
-            _step_table(steps, pieces),
-        ]
     caption = f"<figcaption>{escape(summary(run))}</figcaption>"
-    return f'<figure class="trace" data-search-exclude>{caption}{"".join(body)}</figure>'
+    body = [caption, legend([run], trace), player(still(run, trace), data(run, trace))]
+    if _is_parallel(run):
+        body.append(_canvases(run["steps"], trace))
+    elif _is_deep(run, trace):
+        body.append(_depths(run["steps"], trace["depth"]))
+    elif any(step["drafted"] for step in run["steps"]):
+        body.append(_step_table(run["steps"], trace["pieces"]))
+    return f'<figure class="trace" data-search-exclude>{"".join(body)}</figure>'
+
+
+def _is_parallel(run: dict[str, Any]) -> bool:
+    return any(step["canvas"] for step in run["steps"])
+
+
+def _is_deep(run: dict[str, Any], trace: dict[str, Any]) -> bool:
+    return bool(trace.get("depth")) and any(step["layers"] for step in run["steps"])
+
+
+def player(before: str, facts: dict[str, Any]) -> str:
+    """`before` as what stands there without a script, and the data from which the script replays.
+
+    They stand in a <template>: the theme, when it swaps pages in place, runs every inline <script> of any type. The
+    element stands last and is empty: Markdown within HTML takes what is in or after an unknown element for a line.
+    """
+    written = json.dumps(facts, ensure_ascii=False, separators=(",", ":")).translate(PLAIN)
+    return f'<div class="player">{before}<template>{written}</template><trace-player></trace-player></div>'
+
+
+def data(run: dict[str, Any], trace: dict[str, Any]) -> dict[str, Any]:
+    """What the player needs to know of a run."""
+    facts = {key: trace[key] for key in FACTS if key in trace}
+    used = {token for step in run["steps"] for key in ("emitted", "drafted", "canvas") for token in step[key]}
+    pieces = {token: trace["pieces"][token] for token in sorted(map(str, used | set(run["prompt"])), key=int)}
+    return {**facts, "pieces": pieces, "prompt": run["prompt"], "steps": compact(run["steps"])}
+
+
+def compact(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The steps without empty fields and without a count of passes that is 1."""
+    return [{key: v for key, v in step.items() if (v != 1 if key == "passes" else v)} for step in steps]
 
 
 def summary(run: dict[str, Any]) -> str:
@@ -76,28 +107,46 @@ def _token(text: str, kind: str, title: str, *, share: float | None = None, inli
     return f'<span class="t t--{kind}"{more}>{_piece(text, inline=inline)}</span>'
 
 
-def _legend(kinds: Iterable[str]) -> str:
-    samples = {kind: (f'<span class="t t--{kind}">token</span>', text) for kind, text in LEGEND.items()}
-    samples["masked"] = (MASK, "still masked, decided by a later pass")
-    samples["changed"] = ('<span class="t t--changed">token</span>', "new or changed in this pass")
+def legend(runs: Iterable[dict[str, Any]], trace: dict[str, Any]) -> str:
+    """The marks that occur in the runs, each with its meaning."""
+    kinds = {kind: None for run in runs for kind in _marks(run, trace)}  # a set that keeps its order
+    samples = {kind: (f'<span class="t t--{kind}">token</span>', meaning) for kind, meaning in LEGEND.items()}
+    samples["masked"] = (MASK, LEGEND["masked"])
     samples["depth"] = (
         "".join(_token(word, "depth", "", share=share) for word, share in (("few", 0.1), ("half", 0.5), ("all", 1.0))),
-        "layers used: the more, the stronger the tint and the thicker the bar",
+        LEGEND["depth"],
     )
-    items = "".join(f"<li>{samples[kind][0]} {samples[kind][1]}</li>" for kind in kinds)
+    items = "".join(f"<li>{samples[kind][0]} {samples[kind][1]}</li>" for kind in LEGEND if kind in kinds)
     return f'<ul class="trace__legend">{items}</ul>'
 
 
-def _text(run: dict[str, Any], trace: dict[str, Any], shown: list[dict[str, Any]], depth: int | None = None) -> str:
-    """The prompt, and token by token what the steps `shown` emitted."""
+def _marks(run: dict[str, Any], trace: dict[str, Any]) -> Iterator[str]:
+    if _is_parallel(run):
+        yield "changed"
+        if any(step.get("masked") for step in run["steps"]):
+            yield from ("masked", "again")
+        elif any(trace.get("mask") in step["canvas"] for step in run["steps"]):
+            yield "masked"
+        return
+    if _is_deep(run, trace):
+        yield "depth"
+    else:
+        yield from run["kinds"]
+    if any(len(kept_nodes(step)) < len(step["drafted"]) for step in run["steps"]):
+        yield "rejected"
+
+
+def still(run: dict[str, Any], trace: dict[str, Any]) -> str:
+    """The prompt, and token by token what the run made of it; of a parallel decoder the prompt alone."""
     pieces, spans, kinds = trace["pieces"], [], iter(run["kinds"])
+    deep, depth = _is_deep(run, trace), trace.get("depth", 0)
     prompt = trace["separator"].join(pieces[str(token)] for token in run["prompt"])
-    for number, step in enumerate(shown, 1):
-        layers = step["layers"] if depth else []
+    for number, step in enumerate([] if _is_parallel(run) else run["steps"], 1):
         for i, token in enumerate(step["emitted"]):
             kind, piece = next(kinds), pieces[str(token)]
-            if layers and depth:
-                spans.append(_token(piece, "depth", f"{layers[i]} of {depth} layers", share=layers[i] / depth))
+            if deep:
+                layers = step["layers"][i]
+                spans.append(_token(piece, "depth", f"{layers} of {depth} layers", share=layers / depth))
             else:
                 spans.append(_token(piece, kind, f"step {number}: {LEGEND[kind]}"))
     head = f'<span class="t__prompt" title="prompt">{_piece(prompt)}</span>'
@@ -151,11 +200,6 @@ def _depths(steps: list[dict[str, Any]], depth: int) -> str:
     return _details("Tokens by layers used", f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>")
 
 
-def _is_masked(steps: list[dict[str, Any]], trace: dict[str, Any]) -> bool:
-    """Whether a pass left something to a later one."""
-    return any(trace.get("mask") in step["canvas"] for step in steps)
-
-
 def _canvases(steps: list[dict[str, Any]], trace: dict[str, Any]) -> str:
     """One row for each pass of a parallel decoder."""
     rows: list[str] = []
@@ -166,12 +210,13 @@ def _canvases(steps: list[dict[str, Any]], trace: dict[str, Any]) -> str:
             if token == trace.get("mask"):
                 spans.append(MASK)
                 continue
-            kind = "same" if i < len(before) and before[i] == token else "changed"
+            kind = "changed" if before[i : i + 1] != [token] else "again" if i in step.get("masked", ()) else "same"
             spans.append(_token(trace["pieces"][str(token)], kind, f"position {i + 1}", inline=False))
         rows.append(f"<tr><th>pass {number}</th><td>{' '.join(spans)}</td></tr>")
         before = step["canvas"]
-    return f'<div class="trace__canvas" tabindex="0"><table><tbody>{"".join(rows)}</tbody></table></div>'
+    return _details("Pass by pass", f"<table><tbody>{''.join(rows)}</tbody></table>", "canvas", state=" open")
 
 
-def _details(title: str, table: str) -> str:
-    return f'<details><summary>{title}</summary><div class="trace__steps" tabindex="0">{table}</div></details>'
+def _details(title: str, table: str, kind: str = "steps", state: str = "") -> str:
+    box = f'<div class="trace__{kind}" tabindex="0">{table}</div>'
+    return f"<details{state}><summary>{title}</summary>{box}</details>"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from reference_impls.files import write_whole
 from reference_impls.knowledge.loading import load_taxonomy
-from reference_impls.knowledge.results import TRACES
+from reference_impls.knowledge.results import BASELINE, TRACES
 
 if TYPE_CHECKING:
     from reference_impls.core.generation import Generation
@@ -29,16 +29,22 @@ def record(id: str) -> dict[str, Any]:
     The data hold the text of every token that occurs (`pieces`) and what stands between two tokens (`separator`), the
     number of layers (`depth`) or the mask token (`mask`) of the model, and for each run its prompt, its tokens and
     steps as `Generation.to_dict` gives them, the kinds of its tokens and its summary figures.
-    Raises ValueError for a method without implementation.
+    `BASELINE` stands for plain decoding. Raises ValueError for a method without implementation.
     """
-    method = load_taxonomy().method(id)
-    if not method.is_implemented:
-        raise ValueError(f"{id} is not implemented yet, so there is no run to record")
-    module = importlib.import_module(method.module)
+    module = importlib.import_module(_module(id))
     options = module.example()
     if "model" in options:
         return _sequence_to_sequence(id, module, options)
     return _language_model(id, module, options)
+
+
+def _module(id: str) -> str:
+    if id == BASELINE:
+        return f"reference_impls.{BASELINE}"
+    method = load_taxonomy().method(id)
+    if not method.is_implemented:
+        raise ValueError(f"{id} is not implemented yet, so there is no run to record")
+    return method.module
 
 
 def write_traces(ids: Iterable[str], folder: Path = TRACES) -> list[Path]:

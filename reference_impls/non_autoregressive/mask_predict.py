@@ -121,7 +121,7 @@ def generate(
     real = torch.arange(int(lengths.max()), device=model.device) < lengths[:, None]  # [candidates, longest of them]
     canvas = torch.full_like(real, model.pad, dtype=torch.long)
     log_p = torch.zeros_like(canvas, dtype=length_log_p.dtype).masked_fill(real, float("-inf"))
-    canvases = []
+    canvases, holes = [], []
     for t in range(iterations):
         # Mask: the least certain tokens of every candidate.
         masked = least_certain(log_p, mask_counts(lengths, t, iterations))
@@ -130,15 +130,17 @@ def generate(
         tokens, certainty = predict(model, canvas, memory)
         canvas, log_p = torch.where(masked, tokens, canvas), torch.where(masked, certainty, log_p)
         canvases.append(canvas)
+        holes.append(masked)
     # Commit: the candidate that is surest of its tokens on average.
     best = int((log_p.sum(-1) / lengths + length_weight * chosen.values).argmax())
     if not log_p.isfinite().all():
         raise ValueError("the model's logits are not finite (NaN or infinite): check its weights")
     course = torch.stack(canvases)[:, best, real[best]].tolist()  # [iterations, N]
+    places = [row.nonzero().flatten().tolist() for row in torch.stack(holes)[:, best]]
     result = Generation()
-    for canvas_now in course[:-1]:
-        result.add(Step([], canvas=canvas_now), limit=len(canvas_now))
-    result.add(Step(course[-1], canvas=course[-1]), limit=len(course[-1]))
+    for t, (canvas_now, masked_now) in enumerate(zip(course, places, strict=True), 1):
+        emitted = canvas_now if t == iterations else []
+        result.add(Step(emitted, canvas=canvas_now, masked=masked_now), limit=len(canvas_now))
     return result
 
 

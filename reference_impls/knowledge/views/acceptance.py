@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from reference_impls.knowledge import charts
 from reference_impls.knowledge.markdown import front_matter, join, note, section, table
 from reference_impls.knowledge.results import Results
 from reference_impls.knowledge.taxonomy import Taxonomy
@@ -80,7 +81,8 @@ def _places(found: dict[str, Any]) -> str:
         ("$\\alpha^i$, if the chance were the same everywhere",
          *(_percent(found["expected_overlap"] ** i) for i in range(1, found["gamma"] + 1))),
     ]  # fmt: skip
-    return table(head, rows)
+    data = "[The figures of this page as JSON](../downloads/acceptance.json){ download }."
+    return "\n\n".join([charts.places(found), table(head, rows), data])
 
 
 def _lengths(found: dict[str, Any]) -> str:
