@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from published import check_llms, check_page
 
 from reference_impls.knowledge.loading import PROJECT_ROOT, load_taxonomy
+from reference_impls.knowledge.results import site_address
 from reference_impls.knowledge.site_check import Problem, check, css_references
 
 ASSETS = PROJECT_ROOT / "docs" / "assets"
@@ -102,6 +104,10 @@ def test_the_site_builds_strictly_and_is_clean(tmp_path: Path) -> None:
     for method in load_taxonomy().methods:
         page = (tmp_path / "site" / "methods" / method.id / "index.html").read_text(encoding="utf-8")
         assert ("Not implemented yet" in page) != method.is_implemented
+        check_page(page, method)
+    for address in check_llms((tmp_path / "site" / "llms.txt").read_text(encoding="utf-8")):
+        path = tmp_path / "site" / address.removeprefix(site_address())
+        assert (path / "index.html" if path.is_dir() else path).is_file(), address
     source = "\n".join(path.read_text(encoding="utf-8") for path in (tmp_path / "site").rglob("*.html"))
     assert "--8&lt;--" not in source, "a fragment was not included"
     assert not re.search(r"<p>(:::|===|\?\?\?|!!!) ", source), "Markdown of an extension came through as text"

@@ -62,7 +62,7 @@ def page(taxonomy: Taxonomy, _: Results) -> str:
             ),
             section("What engines dropped", bullets(_dropped(taxonomy))),
             section("What was read", table(("Engine", "Read in", "Date"), _versions()), READING),
-            *(section(engine, *_commands(engine, taxonomy)) for engine in ENGINES),
+            *(section(engine, *_commands(engine, taxonomy), attributes=f"#{anchor(engine)}") for engine in ENGINES),
         ]
     )
 
