@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from reference_impls.knowledge import trace_html
-from reference_impls.knowledge.exports import page_bibtex, to_bibtex
+from reference_impls.knowledge import charts, trace_html
+from reference_impls.knowledge.exports import EXPORTS, page_bibtex, to_bibtex
 from reference_impls.knowledge.markdown import badge, bullets, fence, join, note, section, table
 from reference_impls.knowledge.method_page import (
     GUARANTEES,
@@ -30,7 +30,8 @@ def fragments(taxonomy: Taxonomy, results: Results) -> dict[str, str]:
         "corpus": _corpus(results.zoo),
         "measured": _measured(taxonomy, results.bench),
         "vocabulary": _vocabulary(),
-        "cite": _cite(taxonomy),
+        "cite": _cite(taxonomy, results.site),
+        "history": _history(taxonomy),
         "downloads": _download_list(taxonomy),
         **{f"api-{package}": _api(modules) for package, modules in results.modules.items()},
     }
@@ -151,16 +152,21 @@ def _measured(taxonomy: Taxonomy, bench: dict[str, Any] | None) -> str:
     if not bench:
         body = "`accelgen bench` measures every implemented method; its results are not in this checkout."
         return note("Not measured yet", body, "planned") + "\n"
-    names = {m.id: f"[{m.name}](methods/{m.id}.md)" for m in taxonomy.methods}
+    plain = {m.id: m.name for m in taxonomy.methods}
+    names = {id: f"[{name}](methods/{id}.md)" for id, name in plain.items()}
     rows = bench["rows"]
     language = [row for row in rows if "exact_match" not in row]
     translation = [row for row in rows if "exact_match" in row]
     setup = {key: value for key, value in bench.items() if key != "rows"}
+    lead = (
+        "Speedup: plain decoding's time divided by the method's, median and quartiles over pairs of runs."
+        " [All figures as JSON](downloads/bench.json){ download }."
+    )
     return join(
         [
-            "Speedup: plain decoding's time divided by the method's, median and quartiles over pairs of runs.",
-            section("Continuing a text", figures_table(language, names)),
-            section("Translating a sentence", figures_table(translation, names)),
+            lead,
+            section("Continuing a text", charts.speed(language, plain), figures_table(language, names)),
+            section("Translating a sentence", charts.quality(translation, plain), figures_table(translation, names)),
             section("Setup", _nested(setup)),
         ]
     )
@@ -180,12 +186,22 @@ def _vocabulary() -> str:
     )
 
 
-def _cite(taxonomy: Taxonomy) -> str:
+def _history(taxonomy: Taxonomy) -> str:
+    """What each version changed, and which entries the survey does not have."""
+    blocks = [f"### {release.version}, {release.date}\n\n{bullets(release.changes)}" for release in taxonomy.history]
+    later = []
+    for category in taxonomy.categories:
+        added = [f"[{m.name}](methods/{m.id}.md)" for m in taxonomy.methods_of(category.id) if not m.in_survey]
+        later += [f"{category.name} ({len(added)}): {', '.join(added)}."] if added else []
+    return join([*blocks, "### Entries that the survey does not have" if later else "", bullets(later)])
+
+
+def _cite(taxonomy: Taxonomy, site: str) -> str:
     survey = to_bibtex(taxonomy).partition("\n\n")[0]
     return join(
         [
             "The taxonomy:",
-            fence(page_bibtex(None, taxonomy), "bibtex"),
+            fence(page_bibtex(None, taxonomy, site or None), "bibtex"),
             f"The survey it accompanies ({paper_links(taxonomy.survey)}):",
             fence(survey, "bibtex"),
         ]
@@ -193,14 +209,11 @@ def _cite(taxonomy: Taxonomy) -> str:
 
 
 def _download_list(taxonomy: Taxonomy) -> str:
-    files = {
-        "taxonomy.yaml": "the source, as people edit it",
-        "taxonomy.json": "the same for programs",
-        "taxonomy.schema.json": "JSON Schema: every field, its type and meaning",
-        "references.bib": "every paper, and the survey, as BibTeX; the key is the method's id",
-    }
-    files |= {f"{c.id}.bib": f"the papers of the family *{c.name}*" for c in taxonomy.categories}
-    rows = [(f"[{name}](downloads/{name}){{ download }}", meaning) for name, meaning in files.items()]
+    files = {"downloads/taxonomy.yaml": "the source, as people edit it"}
+    files |= {f"downloads/{export.file}": export.meaning for export in EXPORTS.values()}
+    files |= {f"downloads/{c.id}.bib": f"the papers of the family *{c.name}*" for c in taxonomy.categories}
+    files["llms.txt"] = "what the site holds, for language models"
+    rows = [(f"[{path.removeprefix('downloads/')}]({path}){{ download }}", text) for path, text in files.items()]
     return table(("File", "What it is"), rows) + "\n"
 
 

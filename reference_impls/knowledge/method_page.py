@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from reference_impls.knowledge import trace_html
+from reference_impls.knowledge import charts, trace_html
 from reference_impls.knowledge.docstring import Docstring, parse
-from reference_impls.knowledge.exports import method_bibtex, page_bibtex
+from reference_impls.knowledge.exports import method_bibtex, page_bibtex, page_jsonld, scholar_tags
 from reference_impls.knowledge.markdown import (
     badge,
     bullets,
@@ -23,7 +23,7 @@ from reference_impls.knowledge.markdown import (
 )
 from reference_impls.knowledge.results import Results
 from reference_impls.knowledge.suites import suites_of
-from reference_impls.knowledge.taxonomy import FigureStatus, Guarantee, Method, Need, Paper, Taxonomy
+from reference_impls.knowledge.taxonomy import FigureStatus, Guarantee, Method, Need, Paper, Taxonomy, Workload
 
 GUARANTEES = {
     Guarantee.EXACT_DISTRIBUTION: (
@@ -47,6 +47,14 @@ NEEDS = {
     Need.SEQUENCE_TO_SEQUENCE: ("sequence-to-sequence model", "an encoder and a decoder"),
     Need.TARGET_ONLY: ("the target only", "nothing beside the model that generates"),
 }
+WORKLOADS: Mapping[Workload, tuple[str, str]] = {
+    Workload.ONE_STREAM: ("One stream", "latency of one request, or a few"),
+    Workload.LARGE_BATCH: ("Large batch", "throughput of many requests at once"),
+    Workload.SAMPLING: ("Sampling", "temperatures well above 0"),
+    Workload.LONG_CONTEXT: ("Long context", "reading the cache costs more than reading the weights"),
+    Workload.COPY_HEAVY: ("Copying", "the output repeats the prompt or known documents"),
+    Workload.TRANSLATION: ("Translation", "a source sentence determines most of the output"),
+}
 FIGURE_STATUS = {
     FigureStatus.SEEN: "read at the source",
     FigureStatus.SECONDARY: "second-hand",
@@ -62,7 +70,7 @@ def method_page(method: Method, taxonomy: Taxonomy, results: Results) -> str:
     trace = results.traces.get(method.id)
     return join(
         [
-            _head(method, text),
+            _head(method, text, taxonomy, results),
             f"# {method.name}",
             f'<p class="lead">{text.summary}</p>' if text.summary else _planned(method, taxonomy),
             _facts(method, taxonomy),
@@ -82,21 +90,27 @@ def method_page(method: Method, taxonomy: Taxonomy, results: Results) -> str:
             section("Differences from the paper", said.get("Differences from the paper", "")),
             section("Lineage", _lineage(method, taxonomy)),
             section("Notes", bullets(method.notes)),
-            section("Cite", _cite(method, taxonomy)),
+            section("Cite", _cite(method, taxonomy, results.site)),
             section("Sources", bullets(f"<{url}>" for url in method.sources)),
         ]
     )
 
 
-def _head(method: Method, text: Docstring) -> str:
+def _head(method: Method, text: Docstring, taxonomy: Taxonomy, results: Results) -> str:
     names = [GUARANTEES[method.guarantee][0], *(NEEDS[need][0] for need in method.needs)]
     return front_matter(
         title=method.name,
-        description=text.summary or f"{method.paper.title} ({method.paper.year})",
+        description=_description(method, text),
         tags=[name.removeprefix("a ").removeprefix("the ").capitalize() for name in names],
         status="proved" if method.is_implemented else None,
         hide=["tags"],
+        citation=scholar_tags(method.paper),
+        linked=page_jsonld(method, _description(method, text), taxonomy, results.site),
     )
+
+
+def _description(method: Method, text: Docstring) -> str:
+    return text.summary or f"{method.paper.title} ({method.paper.year})"
 
 
 def _planned(method: Method, taxonomy: Taxonomy) -> str:
@@ -141,7 +155,7 @@ def _facts(method: Method, taxonomy: Taxonomy) -> str:
     branch = next(s.name for s in category.subcategories if s.id == method.subcategory)
     facts = {
         "Paper": f"*{paper.title}*",
-        "Authors": ", ".join(paper.authors),
+        "Authors": paper.byline,
         "Published": published(paper),
         "Links": paper_links(paper),
         "Family": f"[{category.name}](../categories/{category.id}/index.md) › {branch}",
@@ -194,7 +208,17 @@ def _when(method: Method) -> str:
         "Advantages": method.advantages,
         "Limitations": method.limitations,
     }
-    return columns(lists)
+    rows = [
+        (
+            WORKLOADS[fit.workload][0],
+            "suits" if fit.good else "does not",
+            fit.reason + (f" [Source]({fit.url})" if fit.url else ""),
+        )
+        for fit in method.fits
+    ]
+    by_workload = table(("Workload", "", "Why"), rows)
+    lead = "By workload; the [guide](../explore/guide.md) compares all methods."
+    return "\n\n".join(filter(None, [columns(lists), by_workload and f"{lead}\n\n{by_workload}"]))
 
 
 # ---- code and runs ------------------------------------------------------------------------------------------------
@@ -238,7 +262,7 @@ def _trace(trace: dict[str, Any] | None) -> str:
         "Recorded from the code above on the [zoo's models](../zoo.md) with a fixed prompt and seed; a test records it"
         f" again and compares. [The data as JSON](../downloads/traces/{trace['id']}.json)."
     )
-    return "\n\n".join([lead, *(f"### {title}\n\n{html}" for title, html in runs)])
+    return "\n\n".join(filter(None, [lead, charts.exits(trace), *(f"### {title}\n\n{html}" for title, html in runs)]))
 
 
 # ---- figures ------------------------------------------------------------------------------------------------------
@@ -301,7 +325,9 @@ def _production(method: Method) -> str:
         (f"[{p.engine}]({p.url})", f"`{p.switch}`" if " " not in p.switch else p.switch, p.version)
         for p in method.production
     ]
-    return table(("Engine", "How to turn it on", "Read in version"), rows)
+    found = table(("Engine", "How to turn it on", "Read in version"), rows)
+    ready = any(p.command for p in method.production)
+    return f"{found}\n\nCommands ready to copy: [engines](../explore/engines.md)." if ready else found
 
 
 # ---- the rest -----------------------------------------------------------------------------------------------------
@@ -319,8 +345,8 @@ def _lineage(method: Method, taxonomy: Taxonomy) -> str:
     return "\n\n".join(filter(None, ["\n\n".join(lines), later]))
 
 
-def _cite(method: Method, taxonomy: Taxonomy) -> str:
-    page = page_bibtex(method, taxonomy)
+def _cite(method: Method, taxonomy: Taxonomy, site: str) -> str:
+    page = page_bibtex(method, taxonomy, f"{site}methods/{method.id}/" if site else None)
     return "\n\n".join(
         [
             f'=== "The paper"\n\n{indent(fence(method_bibtex(method), "bibtex"), 4)}',

@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from reference_impls.knowledge.exports import json_schema, to_bibtex, to_json
+from reference_impls.knowledge.exports import EXPORTS, to_bibtex
+from reference_impls.knowledge.exports.papers import names
 from reference_impls.knowledge.fragments import fragments
+from reference_impls.knowledge.llms import llms
 from reference_impls.knowledge.markdown import bullets, columns, front_matter, join, section, table
 from reference_impls.knowledge.method_page import (
     NEEDS,
@@ -21,6 +23,10 @@ from reference_impls.knowledge.taxonomy import Category, Method, Subcategory, Ta
 from reference_impls.knowledge.views import VIEWS
 
 FOLDERS = ("methods", "categories", "explore", "downloads", "generated")  # below docs/, all generated
+CONCEPTS = (  # hand-written pages below docs/concepts/, in reading order
+    "why-decoding-is-slow", "acceptance-and-residual", "token-trees", "caches-and-rollback", "lossless",
+    "when-speculation-loses", "confidence-and-calibration", "multimodality", "iterative-refinement",
+)  # fmt: skip
 
 
 def pages(taxonomy: Taxonomy, results: Results) -> dict[str, str]:
@@ -30,6 +36,7 @@ def pages(taxonomy: Taxonomy, results: Results) -> dict[str, str]:
     found |= {f"methods/{m.id}.md": method_page(m, taxonomy, results) for m in taxonomy.methods}
     found |= {f"explore/{name}.md": view(taxonomy, results) for name, (_, view) in VIEWS.items()}
     found |= {f"generated/{name}.md": text for name, text in fragments(taxonomy, results).items()}
+    found["llms.txt"] = llms(taxonomy, navigation(taxonomy), {**results.written, **found}, results.site)
     return found | {f"downloads/{name}": text for name, text in _downloads(taxonomy, results).items()}
 
 
@@ -39,6 +46,7 @@ def navigation(taxonomy: Taxonomy) -> list[Any]:
     return [
         {"Home": "index.md"},
         {"Techniques": ["methods/index.md", *families]},
+        {"Concepts": [f"concepts/{name}.md" for name in CONCEPTS]},
         {"Compare": [{title: f"explore/{name}.md"} for name, (title, _) in VIEWS.items()]},
         {"Use": "use.md"},
         {
@@ -81,10 +89,9 @@ def method_table(methods: Iterable[Method], folder: str) -> str:
 
 
 def _authors(method: Method) -> str:
-    surnames = [name.split()[-1] for name in method.paper.authors]
-    if len(surnames) == 1:
-        return surnames[0]
-    return f"{surnames[0]} et al." if len(surnames) > 2 or surnames[1] == "others" else " and ".join(surnames)
+    families = [name.family for name in names(method.paper)]
+    count = len(method.paper.authors)
+    return f"{families[0]} et al." if count > 2 or len(families) < count else " and ".join(families)
 
 
 def _index(taxonomy: Taxonomy) -> str:
@@ -145,14 +152,12 @@ def _category(category: Category, taxonomy: Taxonomy) -> str:
 
 
 def _downloads(taxonomy: Taxonomy, results: Results) -> dict[str, str]:
-    found = {
-        "taxonomy.yaml": results.taxonomy_file,
-        "taxonomy.json": to_json(taxonomy),
-        "taxonomy.schema.json": json_schema(),
-        "references.bib": to_bibtex(taxonomy),
-    }
+    found = {"taxonomy.yaml": results.taxonomy_file}
+    found |= {export.file: export.make(taxonomy, results.site) for export in EXPORTS.values()}
     found |= {f"{c.id}.bib": to_bibtex(taxonomy, [c.id]) for c in taxonomy.categories}
     found |= {f"{name}.py": text for name, text in results.bundles.items() if text}
+    stored = {"bench": results.bench, "acceptance": results.acceptance}
+    found |= {f"{name}.json": json.dumps(data, indent=1, ensure_ascii=False) for name, data in stored.items() if data}
     return found | {
         f"traces/{name}.json": json.dumps(data, ensure_ascii=False) for name, data in results.traces.items()
     }

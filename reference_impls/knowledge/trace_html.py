@@ -190,13 +190,8 @@ def _step_table(steps: list[dict[str, Any]], pieces: dict[str, str]) -> str:
 def _depths(steps: list[dict[str, Any]], depth: int) -> str:
     """How many tokens left after which layer."""
     counts = Counter(layers for step in steps for layers in step["layers"])
-    most = max(counts.values())
-    rows = "".join(
-        f"<tr><td>{layers} of {depth}</td><td>{n}</td>"
-        f'<td class="trace__bar"><span style="--share:{n / most:.0%}"></span></td></tr>'
-        for layers, n in sorted(counts.items())
-    )
-    head = "<tr><th>layers</th><th>tokens</th><th></th></tr>"
+    rows = "".join(f"<tr><td>{layers} of {depth}</td><td>{n}</td></tr>" for layers, n in sorted(counts.items()))
+    head = "<tr><th>layers</th><th>tokens</th></tr>"
     return _details("Tokens by layers used", f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>")
 
 
