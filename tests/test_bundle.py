@@ -61,7 +61,9 @@ def tiny_run(method: str, m: Any) -> list[int]:
         ),
         "specinfer": lambda: generate(drafters=[language_model(1), language_model(1)], expansion=(2, 1)),
         "cascade-speculative-drafting": lambda: generate(
-            drafters=[language_model(1)], max_gram=m.MaxGram(m.Shape(layers=1, **shape)), k_matrix=((2, 1), (0, 2)),
+            drafters=[language_model(1)],
+            max_gram=m.MaxGram(m.Shape(layers=1, **shape)),
+            k_matrix=((2, 1), (0, 2)),
             lenience=0.5,
         ),
         "layerskip": lambda: generate(exit_layer=2, gamma=3),

@@ -92,7 +92,7 @@
       this.says.textContent = this.sentence(frame)
       this.counts.replaceChildren(...this.figures(frame))
       this.scene.replaceChildren(...this.picture(frame))
-      this.scene.style.minHeight = `${this.scene.offsetHeight}px` // what follows moves down once, not to and fro
+      this.scene.style.minHeight = `${this.scene.offsetHeight}px` // what follows moves down once and stays
     }
 
     figures({ passes, drafts, tokens }) {

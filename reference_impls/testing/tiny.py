@@ -203,7 +203,7 @@ BUILDERS: dict[str, Builder] = {
     "gamma_2": lambda scene: 1 if scene.target.shape.vocab <= 3 else 2 * scene.guesses,  # short where laws are found
     "exits": lambda scene: tuple(range(1, scene.target.shape.layers)),
     "fallback": lambda _: 0.2,  # tiny models are seldom surer
-    "exit_layer": lambda scene: 1,
+    "exit_layer": lambda _: 1,
     "skip_attention": lambda scene: () if scene.guess == "perfect" else tuple(range(1, scene.target.shape.layers)),
     "skip_feed": lambda scene: () if scene.guess == "perfect" else (0,),
     "choices": _choices,
