@@ -31,12 +31,12 @@ model = AutoModelForCausalLM.from_pretrained("TARGET")
 drafter = AutoModelForCausalLM.from_pretrained("DRAFTER")
 inputs = AutoTokenizer.from_pretrained("TARGET")("PROMPT", return_tensors="pt")"""
 ENGINES = {
-    "transformers": Engine("5.23.0", "2026-11-13", "https://pypi.org/project/transformers/5.23.0/", SETUP),
-    "vLLM": Engine("0.33.0", "2026-11-01", "https://pypi.org/project/vllm/0.33.0/"),
-    "SGLang": Engine("0.5.23", "2026-10-30", "https://pypi.org/project/sglang/0.5.23/"),
+    "transformers": Engine("5.23.0", "2026-11-13", "https://github.com/huggingface/transformers/tree/v5.23.0", SETUP),
+    "vLLM": Engine("0.33.0", "2026-11-01", "https://github.com/vllm-project/vllm/tree/v0.33.0"),
+    "SGLang": Engine("0.5.23", "2026-10-30", "https://github.com/sgl-project/sglang/tree/v0.5.23"),
     "TensorRT-LLM": Engine("main, 2026", "September 2026", "https://github.com/NVIDIA/TensorRT-LLM"),
     "llama.cpp": Engine("commit 00dc8057", "2026", "https://github.com/ggml-org/llama.cpp/commit/00dc8057"),
-    "mlx-lm": Engine("0.32.2", "2026-10-16", "https://pypi.org/project/mlx-lm/0.32.2/"),
+    "mlx-lm": Engine("0.32.2", "2026-10-16", "https://github.com/ml-explore/mlx-lm/tree/v0.32.2"),
 }
 
 
