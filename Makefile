@@ -46,6 +46,11 @@ docs: install ## build the site strictly, then check what was built
 	$(BIN)/accelgen docs build
 	$(BIN)/accelgen docs check
 
+.PHONY: offline
+offline: install ## the whole site as a zip to unpack and open in a browser, without a server
+	OFFLINE=true $(BIN)/python -m mkdocs build --strict --quiet --no-directory-urls --site-dir build/offline
+	cd build && rm -f offline.zip && ../$(BIN)/python -m zipfile -c offline.zip offline
+
 .PHONY: test
 test: install ## run everything that can fail: taxonomy, tests, doctests, strict build of the site
 	$(BIN)/accelgen validate

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Write the generated pages, set the navigation, and give the glossary's words their tooltips."""
     try:
-        taxonomy = publish()
+        taxonomy = publish(directories=config.use_directory_urls)
     except TaxonomyError as error:
         raise Abort(str(error)) from None
     config.nav = navigation(taxonomy)

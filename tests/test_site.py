@@ -94,13 +94,23 @@ def test_an_empty_folder_is_no_site(tmp_path: Path) -> None:
         check(tmp_path)
 
 
-def test_the_site_builds_strictly_and_is_clean(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
-    env = os.environ | {"PYTHONPATH": str(PROJECT_ROOT), "NO_MKDOCS_2_WARNING": "1"}
+def build(folder: Path, *options: str, **settings: str) -> None:
+    """Build the site strictly into a folder, and check what was built."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder), *options]
+    env = os.environ | {"PYTHONPATH": str(PROJECT_ROOT), "NO_MKDOCS_2_WARNING": "1"} | settings
     done = subprocess.run(command, cwd=PROJECT_ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    problems = check(tmp_path / "site")
+    problems = check(folder)
     assert not problems, "\n".join(map(str, problems))
+
+
+def test_the_site_builds_strictly_and_is_clean_also_as_files(tmp_path: Path) -> None:
+    """One test for both, because they write the same generated pages with other addresses."""
+    build(tmp_path / "offline", "--no-directory-urls", OFFLINE="true")
+    drawing = (tmp_path / "offline" / "explore" / "lineage.html").read_text(encoding="utf-8")
+    assert 'href="../methods/eagle.html"' in drawing
+    assert (tmp_path / "offline" / "search" / "search_index.js").is_file(), "the search needs a server"
+    build(tmp_path / "site")
     for method in load_taxonomy().methods:
         page = (tmp_path / "site" / "methods" / method.id / "index.html").read_text(encoding="utf-8")
         assert ("Not implemented yet" in page) != method.is_implemented

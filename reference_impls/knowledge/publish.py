@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from reference_impls.knowledge.loading import PROJECT_ROOT, load_taxonomy
@@ -10,11 +11,15 @@ from reference_impls.knowledge.results import read_results
 from reference_impls.knowledge.taxonomy import Taxonomy
 
 
-def publish(root: Path = PROJECT_ROOT) -> Taxonomy:
-    """Bring docs/ of the project at `root` up to date with its taxonomy. Raises TaxonomyError if that is not valid."""
+def publish(root: Path = PROJECT_ROOT, *, directories: bool = True) -> Taxonomy:
+    """Bring docs/ of the project at `root` up to date with its taxonomy. Raises TaxonomyError if that is not valid.
+
+    `directories` says whether the site will give every page a folder of its own, as opposed to a file.
+    """
     taxonomy_file = root / "taxonomy.yaml"
     taxonomy = load_taxonomy(taxonomy_file)
-    write(pages(taxonomy, read_results(taxonomy, taxonomy_file)), root / "docs")
+    results = replace(read_results(taxonomy, taxonomy_file), directories=directories)
+    write(pages(taxonomy, results), root / "docs")
     return taxonomy
 
 
