@@ -32,8 +32,8 @@ def distribution(requirement: str) -> str:
 def test_every_target_has_help_and_help_lists_it() -> None:
     shown = subprocess.run(["make", "help"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True).stdout
     assert re.findall(r"^  make (\S+) +\S", shown, flags=re.MULTILINE) == TARGETS
-    wanted = set("help install serve docs offline test check mutants bench zoo pins clean".split())
-    assert set(TARGETS) == wanted
+    work = {"serve", "docs", "offline", "test", "check", "mutants", "bench", "zoo"}
+    assert set(TARGETS) == work | {"help", "install", "pins", "clean"}
 
 
 def test_an_old_python_gets_one_sentence(tmp_path: Any) -> None:
