@@ -94,6 +94,9 @@ def test_figures_of_the_language_models_are_those_of_the_zoo() -> None:
     assert f"on {found['prompts']} prompts, that is {found['threshold']}" in plain("confidence-and-calibration")
     assert f"a token takes {layers:.1f} of 24 layers" in plain("confidence-and-calibration")
     assert rf"$\delta = {found['delta']}$ and $\varepsilon = {found['epsilon']}$" in plain("confidence-and-calibration")
+    probe = zoo["exit-classifier"]["quality"]["held_out_probe_accuracy"].values()
+    shares = f"{100 * min(probe):.0f} to {100 * max(probe):.0f} % of held-out places"
+    assert shares in plain("confidence-and-calibration")
     hits = zoo["drafter-boosted"]["quality"]["held_out_coverage"]
     assert f"best in {hits['drafter']:.0%}".replace("%", " %") in plain("token-trees")
     assert f"best two in {hits['drafter, top 2']:.0%}".replace("%", " %") in plain("token-trees")
