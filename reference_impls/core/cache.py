@@ -31,10 +31,11 @@ class Cache:
         if end > self._store.shape[3]:
             self._grow(end)
         store = self._store[layer]
-        store[0, :, past:end] = k
-        store[1, :, past:end] = v
+        keys, values = store[0], store[1]  # [kv_heads, capacity, head_dim]
+        keys.narrow(1, past, end - past).copy_(k)
+        values.narrow(1, past, end - past).copy_(v)
         self._lengths[layer] = end
-        return store[0, :, :end], store[1, :, :end]
+        return keys.narrow(1, 0, end), values.narrow(1, 0, end)
 
     def _grow(self, end: int) -> None:
         old = self._store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,19 +10,44 @@ from torch import Tensor
 
 from reference_impls.core.model import LanguageModel, Shape
 
-FAMILIES = ("llama", "qwen2")
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+ROPES = ("default", "linear", "llama3", "yarn")  # angles that do not depend on how long the text is
+
+# Our tensors and theirs, which are joined and, but for the embedding, turned from [out, in] to [in, out].
+TOP = {"embedding": ("model.embed_tokens.weight",), "norm.weight": ("model.norm.weight",), "head": ("lm_head.weight",)}
+LAYER = {
+    "attention_norm.weight": ("input_layernorm.weight",),
+    "attention.qkv": tuple(f"self_attn.{x}_proj.weight" for x in "qkv"),
+    "attention.bias": tuple(f"self_attn.{x}_proj.bias" for x in "qkv"),
+    "attention.qk_norm": ("self_attn.q_norm.weight", "self_attn.k_norm.weight"),
+    "attention.out": ("self_attn.o_proj.weight",),
+    "feed_norm.weight": ("post_attention_layernorm.weight",),
+    "gate_up": tuple(f"mlp.{x}_proj.weight" for x in ("gate", "up")),
+    "down": ("mlp.down_proj.weight",),
+}
 
 
 def from_transformers(model: Any) -> LanguageModel:
-    """Copy a `LlamaForCausalLM` or `Qwen2ForCausalLM` (any size) into a `LanguageModel` of the same dtype and device.
+    """Copy a Llama, Mistral, Qwen2 or Qwen3 `…ForCausalLM` into a `LanguageModel` of the same dtype and device.
 
-    Raises ValueError for another family and for a setting that this model does not have, such as scaled rotary angles.
+    SmolLM and other models in the format of these families are among them. Raises ValueError for another family and
+    for a setting that this model does not have, such as attention through a window.
     """
+    weight = model.get_input_embeddings().weight
+    return from_weights(shape_of(model), model.state_dict(), weight.dtype, weight.device)
+
+
+def shape_of(model: Any) -> Shape:
+    """The shape of a model of transformers; its weights may be absent (device meta). Raises ValueError as above."""
     config = model.config
-    _check(config)
+    check_config(config)
+    # Made anew from the configuration: a model that was cast has cast these frequencies too.
+    with torch.device("cpu"):
+        rotary = type(model.model.rotary_emb)(config)
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    state: dict[str, Tensor] = model.state_dict()
-    shape = Shape(
+    if 2 * len(rotary.inv_freq) != head_dim:
+        raise ValueError(f"cannot import a model that rotates {2 * len(rotary.inv_freq)} of {head_dim} numbers a head")
+    return Shape(
         vocab=config.vocab_size,
         dim=config.hidden_size,
         layers=config.num_hidden_layers,
@@ -31,48 +57,64 @@ def from_transformers(model: Any) -> LanguageModel:
         hidden=config.intermediate_size,
         rope_theta=float(config.rope_parameters["rope_theta"]),
         eps=config.rms_norm_eps,
-        qkv_bias="model.layers.0.self_attn.q_proj.bias" in state,
+        qkv_bias=config.model_type == "qwen2",
         tied=config.tie_word_embeddings,
+        qk_norm=config.model_type == "qwen3",
+        rope_rates=tuple(rotary.inv_freq.tolist()),
+        rope_scale=rotary.attention_scaling,
     )
-    found = {"embedding": state["model.embed_tokens.weight"], "norm.weight": state["model.norm.weight"]}
-    if not shape.tied:
-        found["head"] = state["lm_head.weight"].T
-    for layer in range(shape.layers):
-        found |= _block(state, f"model.layers.{layer}.", f"blocks.{layer}.", with_bias=shape.qkv_bias)
-    weight = found["embedding"]
+
+
+def from_weights(shape: Shape, state: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device) -> LanguageModel:
+    """A model with the weights `state`, which carry transformers' names and are read one at a time.
+
+    A `shape.vocab` below that of the weights leaves out the last tokens. Raises KeyError for a weight that is missing,
+    ValueError for one of another size.
+    """
     with torch.device("meta"):
-        copy = LanguageModel(shape)
-    copy = copy.to_empty(device=weight.device).to(weight.dtype)
-    copy.load_state_dict({key: value.detach().clone().contiguous() for key, value in found.items()})
-    copy.forget_angles()
-    return copy.eval()
+        model = LanguageModel(shape).to(dtype)
+    model = model.to_empty(device=device)
+    for name, place in model.state_dict().items():
+        found = _found(name, state, shape)
+        if found.shape != place.shape:
+            raise ValueError(f"{name} is {[*found.shape]}, and the configuration wants {[*place.shape]}")
+        place.copy_(found)
+    model.forget_angles()
+    return model.eval()
 
 
-def _block(state: dict[str, Tensor], old: str, new: str, *, with_bias: bool) -> dict[str, Tensor]:
-    """One layer, its projections fused and transposed to [in, out]."""
-    qkv = [f"{old}self_attn.{x}_proj." for x in "qkv"]
-    found = {
-        f"{new}attention_norm.weight": state[f"{old}input_layernorm.weight"],
-        f"{new}attention.qkv": torch.cat([state[f"{x}weight"] for x in qkv]).T,
-        f"{new}attention.out": state[f"{old}self_attn.o_proj.weight"].T,
-        f"{new}feed_norm.weight": state[f"{old}post_attention_layernorm.weight"],
-        f"{new}gate_up": torch.cat([state[f"{old}mlp.{x}_proj.weight"] for x in ("gate", "up")]).T,
-        f"{new}down": state[f"{old}mlp.down_proj.weight"].T,
-    }
-    if with_bias:
-        found[f"{new}attention.bias"] = torch.cat([state[f"{x}bias"] for x in qkv])
-    return found
+def _found(name: str, state: Mapping[str, Tensor], shape: Shape) -> Tensor:
+    """The value of our tensor `name`."""
+    if name in TOP:
+        value = state[TOP[name][0]]
+        value = value if name == "norm.weight" else value[: shape.vocab]
+        return value.t() if name == "head" else value
+    layer, _, part = name.removeprefix("blocks.").partition(".")
+    found = [state[f"model.layers.{layer}.{own}"] for own in LAYER[part]]
+    if part == "attention.qk_norm":  # one weight for all queries and one for all keys
+        q, k = found
+        return torch.cat((q.expand(shape.heads, 1, -1), k.expand(shape.kv_heads, 1, -1)))
+    return torch.cat(found).t()
 
 
-def _check(config: Any) -> None:
-    if config.model_type not in FAMILIES:
-        raise ValueError(f"cannot import a {config.model_type!r} model; supported are {', '.join(FAMILIES)}")
-    if config.rope_parameters.get("rope_type", "default") != "default":
-        kind = config.rope_parameters["rope_type"]
-        raise ValueError(f"cannot import a model with {kind!r} rotary scaling; only the default is supported")
-    if getattr(config, "hidden_act", "silu") != "silu":
+def check_config(config: Any) -> None:
+    """Raise ValueError for a configuration of transformers that the decoder of this project does not have."""
+    kind = config.model_type
+    if kind not in FAMILIES:
+        raise ValueError(f"cannot import a {kind!r} model; supported are {', '.join(FAMILIES)}")
+    if getattr(config, "quantization_config", None):
+        raise ValueError("cannot import quantised weights; load the checkpoint in its full precision")
+    rope = config.rope_parameters.get("rope_type", "default")
+    if rope not in ROPES:
+        fixed = f"{', '.join(ROPES)}, whose angles do not change with the length of the text"
+        raise ValueError(f"cannot import a model with {rope!r} rotary scaling; supported are {fixed}")
+    if config.hidden_act != "silu":
         raise ValueError(f"cannot import a model with activation {config.hidden_act!r}; only 'silu' is supported")
-    if getattr(config, "use_sliding_window", False):
-        raise ValueError("cannot import a model with sliding-window attention")
+    window, layers = getattr(config, "sliding_window", None), getattr(config, "layer_types", None) or ["sliding"]
+    if window is not None and window < config.max_position_embeddings and set(layers) != {"full_attention"}:
+        raise ValueError(
+            f"cannot import a model whose attention sees {window} tokens of {config.max_position_embeddings}; "
+            "only attention to the whole text is supported"
+        )
     if getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
-        raise ValueError("cannot import a Llama model with biases in its projections")
+        raise ValueError(f"cannot import a {kind} model with biases in its attention or feed-forward projections")

@@ -30,6 +30,9 @@ class Shape:
     eps: float = 1e-5
     qkv_bias: bool = False
     tied: bool = True
+    qk_norm: bool = False  # queries and keys are normalised in each head, as in Qwen3
+    rope_rates: tuple[float, ...] = ()  # radians a position for each pair, where they are not powers of rope_theta
+    rope_scale: float = 1.0  # of rotated queries and of rotated keys, as YaRN has it
 
 
 def as_tensor(tokens: Sequence[int] | Tensor, vocab: int, device: torch.device) -> Tensor:
@@ -67,6 +70,20 @@ def rotate(x: Tensor, turn: Turn) -> Tensor:
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
+class Norm(nn.RMSNorm):
+    """Root-mean-square norm (Zhang and Sennrich, 2019) of x [..., dim].
+
+    On a processor PyTorch composes its own of ten operations, where a quarter of a small model's pass goes.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `nn.RMSNorm`, in half the operations."""
+        if not x.is_cpu or x.dtype.itemsize < 4:  # one kernel there; and narrow types are summed in a wider one
+            return super().forward(x)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return x * length.square().mul_(1 / x.shape[-1]).add_(self.eps).rsqrt_() * self.weight
+
+
 class Attention(nn.Module):
     """Self-attention with fused projections, or cross-attention to a fixed memory; grouped queries allowed."""
 
@@ -77,29 +94,33 @@ class Attention(nn.Module):
         self.qkv = nn.Parameter(torch.randn(shape.dim, wide) * shape.dim**-0.5)
         self.bias = nn.Parameter(torch.zeros(wide)) if shape.qkv_bias else None
         self.out = nn.Parameter(torch.randn(shape.heads * shape.head_dim, shape.dim) * shape.dim**-0.5)
+        normed = (shape.heads + shape.kv_heads, 1, shape.head_dim)
+        self.qk_norm, self.eps = nn.Parameter(torch.ones(normed)) if shape.qk_norm else None, shape.eps
 
     def project(self, x: Tensor, turn: Turn | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [..., heads, tokens, head_dim] and rotated keys and values [..., kv_heads, tokens, head_dim] of x."""
         qkv = x @ self.qkv if self.bias is None else x @ self.qkv + self.bias
         qkv = qkv.unflatten(-1, (-1, self.head_dim)).transpose(-3, -2)
-        split = self.heads + self.kv_heads
-        qk, v = qkv[..., :split, :, :], qkv[..., split:, :, :]
+        qk, v = qkv.split((self.heads + self.kv_heads, self.kv_heads), dim=-3)
+        if self.qk_norm is not None:
+            qk = F.rms_norm(qk, (self.head_dim,), eps=self.eps) * self.qk_norm
         if turn is not None:
             qk = rotate(qk, turn)
-        return qk[..., : self.heads, :, :], qk[..., self.heads :, :, :], v
+        q, k = qk.split((self.heads, self.kv_heads), dim=-3)
+        return q, k, v
 
     def read(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: bool = False) -> Tensor:
         """What the queries read from keys and values, projected back to [..., tokens, dim]."""
         flat = q.dim() == 3  # one sequence: the fast kernel wants a batch dimension
         if flat:
-            q, k, v = q[None], k[None], v[None]
+            q, k, v = q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0)
         if mask is not None and mask.dim() > 2:
             mask = mask.unsqueeze(-3)  # the same for all heads
         y = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=self.heads != self.kv_heads
         )
-        y = y.transpose(-3, -2).flatten(-2)
-        return (y[0] if flat else y) @ self.out
+        y = (y.squeeze(0) if flat else y).transpose(-3, -2).flatten(-2)
+        return y @ self.out
 
 
 class Block(nn.Module):
@@ -107,9 +128,9 @@ class Block(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(shape.dim, eps=shape.eps)
+        self.attention_norm = Norm(shape.dim, eps=shape.eps)
         self.attention = Attention(shape)
-        self.feed_norm = nn.RMSNorm(shape.dim, eps=shape.eps)
+        self.feed_norm = Norm(shape.dim, eps=shape.eps)
         self.gate_up = nn.Parameter(torch.randn(shape.dim, 2 * shape.hidden) * shape.dim**-0.5)
         self.down = nn.Parameter(torch.randn(shape.hidden, shape.dim) * shape.hidden**-0.5)
 
@@ -144,7 +165,7 @@ class LanguageModel(nn.Module):
         self.shape = shape
         self.embedding = nn.Parameter(torch.randn(shape.vocab, shape.dim) * shape.dim**-0.5)
         self.blocks = cast("list[Block]", nn.ModuleList(Block(shape) for _ in range(shape.layers)))
-        self.norm = nn.RMSNorm(shape.dim, eps=shape.eps)
+        self.norm = Norm(shape.dim, eps=shape.eps)
         self.head = None if shape.tied else nn.Parameter(torch.randn(shape.dim, shape.vocab) * shape.dim**-0.5)
         self.register_buffer("_angles", torch.empty(2, 0, shape.head_dim), persistent=False)
         self._angles: Tensor
@@ -164,19 +185,28 @@ class LanguageModel(nn.Module):
         self._angles = torch.empty(2, 0, self.shape.head_dim, device=self.device)
 
     def turn(self, start: int, new: int, positions: Tensor | None = None) -> Turn:
-        """Cosines and signed sines [new, head_dim] for positions start, start + 1, … or for explicit `positions`."""
-        if positions is not None:
-            return self._turn_at(positions.to(self.device))
-        end = start + new
+        """Cosines and signed sines [new, head_dim] for positions start, start + 1, … or for explicit `positions` >= 0.
+
+        Explicit ones are best kept on the processor: looking for the largest is a wait for any other device.
+        """
+        end = start + new if positions is None else int(positions.max()) + 1
         if end > self._angles.shape[1]:
             with torch.inference_mode(False):  # the table outlives this call, and training may need it later
                 self._angles = torch.stack(self._turn_at(torch.arange(max(2 * end, 256), device=self.device)))
-        return self._angles[0, start:end], self._angles[1, start:end]
+        cos, sin = self._angles if positions is None else self._angles[:, positions.to(self.device)]
+        return (cos[start:end], sin[start:end]) if positions is None else (cos, sin)
 
     def _turn_at(self, positions: Tensor) -> Turn:
-        half = torch.arange(0, self.shape.head_dim, 2, device=self.device, dtype=torch.float32)
-        angle = positions[..., None].float() * self.shape.rope_theta ** (-half / self.shape.head_dim)
+        shape = self.shape
+        if shape.rope_rates:
+            rates = torch.tensor(shape.rope_rates, device=self.device, dtype=torch.float32)
+        else:
+            half = torch.arange(0, shape.head_dim, 2, device=self.device, dtype=torch.float32)
+            rates = shape.rope_theta ** (-half / shape.head_dim)
+        angle = positions[..., None].float() * rates  # [..., tokens, head_dim / 2]
         cos, sin = angle.cos(), angle.sin()
+        if shape.rope_scale != 1:
+            cos, sin = cos * shape.rope_scale, sin * shape.rope_scale
         dtype = self.embedding.dtype
         return torch.cat((cos, cos), -1).to(dtype), torch.cat((-sin, sin), -1).to(dtype)
 
@@ -202,10 +232,12 @@ class LanguageModel(nn.Module):
         past = cache.length(layers[0]) if cache is not None and len(layers) else 0
         turn = self.turn(past, x.shape[-2], positions)
         mask = attention_mask(visible, past, x.shape[-2], x)
+        blocks = list(self.blocks)  # a ModuleList looks for a string at each index
         for layer in layers:
             if cache is not None and cache.length(layer) != past:
                 raise ValueError(f"layer {layer} has {cache.length(layer)} cached tokens, layer {layers[0]} has {past}")
-            x = self.blocks[layer](x, turn, mask, cache, layer)
+            x = x + blocks[layer].attend(x, turn, mask, cache, layer)
+            x = x + blocks[layer].feed(x)
         return x
 
     def fill(self, x: Tensor, cache: Cache, *, layers: range) -> None:

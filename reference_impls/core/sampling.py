@@ -28,9 +28,9 @@ class Sampler:
     def probs(self, logits: Tensor) -> Tensor:
         """The law [..., vocab] that logits [..., vocab] stand for under this sampler's settings."""
         if self.temperature == 0:
-            best = logits.argmax(-1, keepdim=True)
-            hot = torch.zeros_like(logits).scatter_(-1, best, 1.0)
-            return torch.where(logits.gather(-1, best).isfinite(), hot, torch.nan)  # keep a broken model visible
+            best, token = logits.max(-1, keepdim=True)
+            one = best * 0 + 1  # or NaN, which keeps a broken model visible
+            return torch.zeros_like(logits).scatter_(-1, token, one)
         p = (logits / self.temperature).softmax(-1)
         if self.top_k is not None and self.top_k < p.shape[-1]:
             p = p.where(p >= p.topk(self.top_k).values[..., -1:], 0.0)
@@ -45,7 +45,7 @@ class Sampler:
 
         A law that is not finite yields the impossible token -1, which the next use of it reports.
         """
-        cumulated = p.double().cumsum(-1)  # float32 would lose the rare tokens of a large vocabulary
+        cumulated = p.cumsum(-1, dtype=torch.float64)  # float32 would lose the rare tokens of a large vocabulary
         total = cumulated[..., -1:]
         token = torch.searchsorted(cumulated, self._uniform(total) * total, right=True)
         return torch.where(total > 0, token, -1).squeeze(-1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from reference_impls.core.cache import Cache
 from reference_impls.core.generation import Generation, Step
-from reference_impls.core.model import Attention, Block, Shape, as_tensor, attention_mask
+from reference_impls.core.model import Attention, Block, Norm, Shape, as_tensor, attention_mask
 from reference_impls.core.sampling import Sampler
 
 
@@ -47,7 +47,7 @@ class CrossBlock(Block):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)
-        self.cross_norm = nn.RMSNorm(shape.dim, eps=shape.eps)
+        self.cross_norm = Norm(shape.dim, eps=shape.eps)
         self.cross = CrossAttention(shape)
 
     def consult(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
@@ -70,9 +70,9 @@ class EncoderDecoder(nn.Module):
         self.embedding = nn.Parameter(torch.randn(shape.vocab, shape.dim) * shape.dim**-0.5)
         self.positions = nn.Parameter(torch.randn(longest, shape.dim) * shape.dim**-0.5)
         self.encoder = cast("list[Block]", nn.ModuleList(Block(shape) for _ in range(shape.layers)))
-        self.encoder_norm = nn.RMSNorm(shape.dim, eps=shape.eps)
+        self.encoder_norm = Norm(shape.dim, eps=shape.eps)
         self.decoder = cast("list[CrossBlock]", nn.ModuleList(CrossBlock(shape) for _ in range(shape.layers)))
-        self.norm = nn.RMSNorm(shape.dim, eps=shape.eps)
+        self.norm = Norm(shape.dim, eps=shape.eps)
 
     @property
     def device(self) -> torch.device:

@@ -62,7 +62,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_impls.core.generation import Generation, Step
-from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.model import LanguageModel, Norm, Shape
 from reference_impls.core.sampling import Sampler
 
 Measure = Literal["softmax", "saturation", "classifier"]
@@ -73,7 +73,7 @@ class ExitClassifier(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(shape.dim, eps=shape.eps)
+        self.norm = Norm(shape.dim, eps=shape.eps)
         self.linear = nn.Linear(shape.dim, 2)
 
     def forward(self, hidden: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_impls.core.generation import Generation, Step
-from reference_impls.core.model import Attention, Shape, attention_mask
+from reference_impls.core.model import Attention, Norm, Shape, attention_mask
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.seq2seq import EncoderDecoder, Memory
 
@@ -84,7 +84,7 @@ class PositionalAttention(Attention):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)
-        self.norm = nn.RMSNorm(shape.dim, eps=shape.eps)
+        self.norm = Norm(shape.dim, eps=shape.eps)
 
     def forward(self, x: Tensor, places: Tensor, mask: Tensor | None) -> Tensor:
         """What it adds to x [plans, tokens, dim], for positions `places` [tokens, dim]."""
