@@ -78,8 +78,9 @@ Ranks = tuple[int, ...]  # where a node stands in the tree: the rank among its s
 # The tree of the paper's figure 9: likelier branches are wider and deeper.
 FIGURE_9 = "0 1 2 3 00 01 02 10 11 20 21 30 000 001 002 010 011 020 021 100 0000 0001 0002 00000 00001"
 CHOICES: tuple[Ranks, ...] = tuple(tuple(map(int, path)) for path in FIGURE_9.split())
-# One of 8 nodes, for models whose pass over 26 tokens costs clearly more than a pass over one.
-SMALL: tuple[Ranks, ...] = tuple(tuple(map(int, path)) for path in "0 1 2 00 01 10 000 0000".split())
+# For models whose pass over 26 tokens costs clearly more than a pass over one, a tree of 8 nodes.
+EIGHT = "0 1 2 00 01 10 000 0000"
+SMALL: tuple[Ranks, ...] = tuple(tuple(map(int, path)) for path in EIGHT.split())
 
 
 class EagleDrafter(nn.Module):
