@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from reference_impls.core.sampling import Sampler
+from reference_impls.speedup import expected_tokens
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,6 @@ def tokens_per_pass(rounds: Sequence[Round], *, bonus: bool = True) -> float:
     return sum(round.kept + bonus for round in rounds) / len(rounds)
 
 
-def promised(alpha: float, gamma: int) -> float:
-    """Tokens per pass if every guess were kept with chance alpha, whatever its place: (1 - a^(g+1)) / (1 - a)."""
-    return gamma + 1.0 if alpha == 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
-
-
 def figures(rounds: Sequence[Round]) -> dict[str, Any]:
     """All of them, as plain data."""
     alpha, gamma = expected_overlap(rounds), len(rounds[0].coins)
@@ -93,7 +89,7 @@ def figures(rounds: Sequence[Round]) -> dict[str, Any]:
         "matches_anywhere": matches_anywhere(rounds),
         "tokens_per_pass": tokens_per_pass(rounds),
         "kept_per_pass": tokens_per_pass(rounds, bonus=False),
-        "promised_tokens_per_pass": promised(alpha, gamma),
+        "promised_tokens_per_pass": expected_tokens(alpha, gamma),
     }
 
 

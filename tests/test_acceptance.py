@@ -9,6 +9,7 @@ from reference_impls import acceptance
 from reference_impls.acceptance import Recorder, Round
 from reference_impls.core.verify import verify_chain
 from reference_impls.knowledge.results import RESULTS
+from reference_impls.speedup import expected_tokens
 
 ROUNDS = [
     Round([1.0, 0.5, 0.25], [True, False, True]),
@@ -39,9 +40,10 @@ def test_a_place_s_rate_is_the_product_of_the_conditional_ones():
         assert unconditional == pytest.approx(product)
 
 
-def test_the_formula_sums_the_geometric_series():
-    assert acceptance.promised(0.5, 3) == pytest.approx(1 + 0.5 + 0.25 + 0.125)
-    assert acceptance.promised(1.0, 3) == 4
+def test_the_chances_by_place_give_back_the_length_and_one_chance_need_not():
+    chances = acceptance.conditional(ROUNDS)
+    assert expected_tokens(chances, 3) == pytest.approx(acceptance.tokens_per_pass(ROUNDS))
+    assert acceptance.figures(ROUNDS)["promised_tokens_per_pass"] != pytest.approx(acceptance.tokens_per_pass(ROUNDS))
 
 
 def test_the_recorder_notes_what_the_verification_saw():
