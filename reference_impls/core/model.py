@@ -193,8 +193,8 @@ class LanguageModel(nn.Module):
         if end > self._angles.shape[1]:
             with torch.inference_mode(False):  # the table outlives this call, and training may need it later
                 self._angles = torch.stack(self._turn_at(torch.arange(max(2 * end, 256), device=self.device)))
-        cos, sin = self._angles if positions is None else self._angles[:, positions.to(self.device)]
-        return (cos[start:end], sin[start:end]) if positions is None else (cos, sin)
+        cos, sin = self._angles[:, slice(start, end) if positions is None else positions.to(self.device)]
+        return cos, sin
 
     def _turn_at(self, positions: Tensor) -> Turn:
         shape = self.shape

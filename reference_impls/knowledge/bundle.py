@@ -7,6 +7,7 @@ import functools
 import graphlib
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,10 +109,17 @@ def parse(path: Path) -> Module:
 
 
 def _defined(node: ast.stmt) -> list[str]:
-    """The names that a top-level statement binds."""
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        return [node.name]
-    return [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+    """The names that a top-level statement binds; those of a comprehension are its own."""
+    match node:
+        case ast.FunctionDef(name) | ast.ClassDef(name):
+            return [name]
+        case ast.Assign(targets):
+            bound: Sequence[ast.AST] = targets
+        case ast.AnnAssign(target):
+            bound = [target]
+        case _:
+            bound = [node]
+    return [n.id for part in bound for n in ast.walk(part) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
 
 
 def _import_block(imports: dict[str, tuple[str, str | None]]) -> str:
