@@ -10,6 +10,8 @@ from typer.core import TyperGroup
 
 from reference_impls.knowledge.loading import TaxonomyError
 
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # as torch says it, on all devices
+
 
 class OneSentence(TyperGroup):
     """The root of all commands. What the project raises on bad input is shown without a traceback."""
@@ -37,6 +39,9 @@ def explain(error: Exception) -> str | None:
         return f"{error.filename}: {reason}" if error.filename else reason
     if isinstance(error, TaxonomyError | ValueError | FloatingPointError):
         return str(error)
+    if isinstance(error, MemoryError | RuntimeError) and any(words in str(error) for words in NO_MEMORY):
+        reason = str(error).partition("\n")[0].rstrip(".")
+        return f"out of memory ({reason}): choose a smaller model or --limit, a narrower --dtype or another --device"
     from reference_impls.testing import KitError  # late: these packages import torch
     from reference_impls.zoo import ZooError
 

@@ -1,4 +1,4 @@
-"""`accelgen run`: a method on the zoo's models, and what became of every token."""
+"""`accelgen run`: a method on the zoo's models or on a checkpoint, and what became of every token."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, get_args, get_type_hints
 
 import typer
 from pydantic import TypeAdapter, ValidationError
@@ -16,6 +16,7 @@ from reference_impls.cli.catalogue import implemented
 from reference_impls.cli.output import AsJson, console, waiting, write_json
 from reference_impls.knowledge.loading import load_taxonomy, suggestion
 from reference_impls.knowledge.results import BASELINE
+from reference_impls.knowledge.taxonomy import Guarantee, Method, Need
 
 if TYPE_CHECKING:
     from reference_impls.core.generation import Generation
@@ -41,6 +42,38 @@ class Outcome:
     canvases: list[str] = field(default_factory=list)
 
 
+class Vocabulary(Protocol):
+    """How text becomes tokens, tokens become text, and a text ends."""
+
+    @property
+    def eos(self) -> int | None:
+        """The token after which a text ends."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text."""
+
+    def pieces(self, prompt: Sequence[int], tokens: Sequence[int]) -> list[str]:
+        """The text of each token after those of the prompt."""
+
+
+class ZooVocabulary:
+    """The zoo's own tokens."""
+
+    eos = END_OF_TEXT
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text."""
+        from reference_impls import zoo
+
+        return zoo.encode(text)
+
+    def pieces(self, prompt: Sequence[int], tokens: Sequence[int]) -> list[str]:  # noqa: ARG002 - all stand alone
+        """The text of each token."""
+        from reference_impls import zoo
+
+        return zoo.pieces(tokens)
+
+
 def run(
     ctx: typer.Context,
     id: Annotated[str, typer.Argument(metavar="ID", help=f"The method's id, or {BASELINE} for the baseline.")],
@@ -48,19 +81,41 @@ def run(
     limit: Annotated[int | None, typer.Option(min=0, help=f"How many tokens at most; {LIMIT} by default.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy, and the default.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of all random choices; 0 by default.")] = None,
+    target: Annotated[str | None, typer.Option(help="A checkpoint: a folder, or a hub's id.")] = None,
+    drafter: Annotated[list[str] | None, typer.Option(help="A smaller checkpoint that drafts.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, the default, bfloat16 or float16.")] = None,
+    device: Annotated[str | None, typer.Option(help="Where checkpoints run; cpu by default.")] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep-transformers", help="Leave checkpoints in transformers: any family, but slower.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a method on the zoo. Its own options follow the id: --gamma 6. `accelgen show ID` lists them."""
-    path = f"reference_impls.{BASELINE}" if id == BASELINE else implemented(load_taxonomy(), id).module
+    """Run a method on the zoo, or on checkpoints of yours: --target FOLDER.
+
+    Its own options follow the id: --gamma 6. `accelgen show ID` lists them.
+    """
+    method = None if id == BASELINE else implemented(load_taxonomy(), id)
+    loading = {"target": target, "drafter": drafter, "dtype": dtype, "device": device, "keep-transformers": keep}
+    chosen = {name: value for name, value in loading.items() if value}
+    if chosen and target is None:
+        raise ValueError(f"--{next(iter(chosen))} needs --target: name the checkpoint to run on, a folder or an id")
     with waiting(f"running {id}"):
-        module = importlib.import_module(path)
+        module = importlib.import_module(f"reference_impls.{BASELINE}" if method is None else method.module)
         given = parse_options(module.generate, ctx.args, id)
         common = {"limit": limit, "temperature": temperature, "seed": seed}
-        outcome = perform(id, module, prompt, given, {k: v for k, v in common.items() if v is not None})
+        common = {k: v for k, v in common.items() if v is not None}
+        if target is None:
+            outcome = perform(id, module, prompt, given, common)
+        else:
+            from reference_impls.cli import checkpoints
+
+            outcome = checkpoints.perform(id, module, prompt, given, common, chosen)
     if as_json:
         write_json(_as_data(outcome))
     else:
         _print(outcome)
+    if target is not None and method is not None and Need.TARGET_TRAINING in method.needs:
+        typer.echo(f"accelgen: {_caution(method)}", err=True)
 
 
 def perform(id: str, module: Any, prompt: str | None, given: dict[str, Any], common: dict[str, Any]) -> Outcome:
@@ -76,18 +131,22 @@ def perform(id: str, module: Any, prompt: str | None, given: dict[str, Any], com
                 f"{id} makes no random choices and finds the length itself: leave out --{next(iter(common))}"
             )
         return _translate(id, module, prompt, options, used)
-    return _continue(id, module, prompt, options, {"limit": LIMIT, "temperature": 0.0, "seed": 0} | common | used)
+    return continue_text(id, module, prompt, options, common | used, ZooVocabulary())
 
 
-def _continue(id: str, module: Any, prompt: str | None, options: dict[str, Any], used: dict[str, Any]) -> Outcome:
+def continue_text(
+    id: str, module: Any, prompt: str | None, options: dict[str, Any], used: dict[str, Any], vocabulary: Vocabulary
+) -> Outcome:
+    """Run a method that continues a prompt, by default one of the zoo's. `used` says what it is shown to have used."""
     from reference_impls import zoo
     from reference_impls.core.sampling import Sampler
 
-    text = zoo.prompts()[0] if prompt is None else prompt
+    start = zoo.prompts()[0] if prompt is None else prompt
+    used = {"limit": LIMIT, "temperature": 0.0, "seed": 0} | used
     sampler = Sampler(used["temperature"], seed=used["seed"])
-    tokens = zoo.encode(text)
-    result = module.generate(prompt=tokens, limit=used["limit"], sampler=sampler, eos=END_OF_TEXT, **options)
-    return Outcome(id, text, used, zoo.pieces(result.tokens), result)
+    tokens = vocabulary.encode(start)
+    result = module.generate(prompt=tokens, limit=used["limit"], sampler=sampler, eos=vocabulary.eos, **options)
+    return Outcome(id, start, used, vocabulary.pieces(tokens, result.tokens), result)
 
 
 def _translate(id: str, module: Any, prompt: str | None, options: dict[str, Any], used: dict[str, Any]) -> Outcome:
@@ -99,6 +158,11 @@ def _translate(id: str, module: Any, prompt: str | None, options: dict[str, Any]
     canvases = [" ".join(lite.pieces(step.canvas)) for step in result.steps if step.canvas]
     first, *others = lite.pieces(result.tokens) or [""]
     return Outcome(id, text, used, [first, *(f" {piece}" for piece in others)], result, canvases)
+
+
+def _caution(method: Method) -> str:
+    effect = "the text gets worse" if method.guarantee is Guarantee.LOSSY else "little is gained, and the text is right"
+    return f"{method.id} is meant for a target that was trained for it; with any other {effect}"
 
 
 # ---- options of a method ------------------------------------------------------------------------------------------
@@ -150,7 +214,7 @@ def parse_options(generate: Callable[..., Any], words: Sequence[str], id: str) -
 def _value(name: str, text: str, kind: Any) -> Any:
     """The value that `text` stands for. pydantic knows how the types of Python are written."""
     adapter, reason = TypeAdapter(kind), ""
-    for candidate in (text, text.split(",")):
+    for candidate in (text, text.split(",") if text else []):
         try:
             return adapter.validate_python(candidate)
         except ValidationError as error:

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -54,8 +54,11 @@ def decode(tokens: Sequence[int]) -> str:
     return str(tokenizer().decode(list(tokens), skip_special_tokens=False))
 
 
-def pieces(tokens: Sequence[int]) -> list[str]:
-    """The text of each token; a character that is spread over several tokens stands at the last of them."""
+def pieces(tokens: Sequence[int], decode: Callable[[Sequence[int]], str] = decode) -> list[str]:
+    """The text of each token; a character that is spread over several tokens stands at the last of them.
+
+    `decode` gives the text of tokens of another vocabulary than the zoo's.
+    """
     found, done = [], ""
     for end in range(1, len(tokens) + 1):
         text = decode(tokens[:end]).rstrip("\ufffd")
