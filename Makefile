@@ -1,6 +1,6 @@
 # Everything that can be done here, by name; `make` alone lists it.
-# Settings: PYTHON=python3.12, VENV=.venv, WORKERS=2, and TORCH_INDEX=<index of CPU builds> where the default index
-# would bring the much larger CUDA build of torch.
+# Settings: PYTHON=python3.12, VENV=.venv, WORKERS=2, DEVICE=cpu, and TORCH_INDEX=<index of CPU builds> where the default
+# index would bring the much larger CUDA build of torch.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -12,6 +12,7 @@ VENV ?= .venv
 WORKERS ?= 2
 TORCH ?= 2.13.0
 TORCH_INDEX ?=
+DEVICE ?= cpu
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -68,8 +69,8 @@ mutants: install ## plant known bugs one by one; the proofs must find each
 	$(BIN)/python -m tests.mutants
 
 .PHONY: bench
-bench: install ## measure every method against autoregressive decoding
-	$(BIN)/accelgen bench
+bench: install ## measure every method against autoregressive decoding (DEVICE=cuda: on a GPU)
+	$(BIN)/accelgen bench --device $(DEVICE)
 
 .PHONY: zoo
 zoo: install ## list the trained models and check their hashes

@@ -17,13 +17,14 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from reference_impls import autoregressive
 from reference_impls.core.generation import Generation
@@ -36,6 +37,7 @@ from reference_impls.testing.tiny import variants
 EXACT = (Guarantee.EXACT_DISTRIBUTION, Guarantee.EXACT_GREEDY)
 TEMPERATURES = (0.0, 0.8)
 ITERATIONS = (1, 4, 10)  # a method that refines for a number of iterations is measured at these
+CPU = torch.device("cpu")
 TIE = 1e-4  # two logits this close may swap when the same sum is taken in another order
 PACKAGES = ("torch", "numpy", "safetensors", "tokenizers")
 
@@ -50,6 +52,7 @@ class Plan:
     prompts: int
     limit: int  # tokens after each prompt
     repeat: int = 1  # how often each prompt is run, each time with another seed
+    device: torch.device = CPU
     tick: Callable[[str], None] = lambda _: None  # called with a row's title before every pair
 
     def __post_init__(self) -> None:
@@ -110,7 +113,7 @@ def language_rows(method: Method, plan: Plan) -> Iterator[Row]:
     from reference_impls import zoo
 
     module = importlib.import_module(method.module)
-    options = module.example()
+    options = moved(module.example(), plan.device)
     prompts = [zoo.encode(text) for text in take(zoo.prompts(), plan.prompts, "held-out prompts")]
     for temperature in settings_of(method):
         title = f"{method.id}, {setting_name(temperature)}"
@@ -194,7 +197,7 @@ def translation_rows(method: Method, plan: Plan) -> Iterator[Row]:
     from reference_impls.zoo.tasks import END, task
 
     module = importlib.import_module(method.module)
-    options, baseline = module.example(), zoo.load("translation-ar")
+    options, baseline = moved((module.example(), zoo.load("translation-ar")), plan.device)
     examples = list(itertools.islice(task("lite").examples(held_out=True), plan.prompts))
     sources = [task("lite").encode(example.source) for example in examples]
 
@@ -247,9 +250,45 @@ def paired(runs: Sequence[tuple[Run, Run]], title: str, tick: Callable[[str], No
 
 def timed(run: Run) -> tuple[Generation, float]:
     """What a run gives, and its seconds of wall time."""
-    start = time.perf_counter()
+    start = now()
     result = run()
-    return result, time.perf_counter() - start
+    return result, now() - start
+
+
+def now() -> float:
+    """Seconds on the wall's clock; a graphics processor, where one is in use, has finished its work by then."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def find_device(name: str) -> torch.device:
+    """The device of this name. Raises ValueError if it is not there, or computes nothing."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(
+            f"the device {name!r} cannot be used here: {reason}. Use cpu, or cuda with a GPU and a torch built for it"
+        ) from None
+    return device
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """The same value; every model in it, in lists, mappings and objects of ours too, is now on `device`."""
+    if isinstance(value, nn.Module):
+        return value.to(device)
+    if isinstance(value, list | tuple):
+        inner: Iterable[Any] = value
+    elif isinstance(value, dict):
+        inner = value.values()
+    else:
+        ours = type(value).__module__.startswith(__name__.partition(".")[0])
+        inner = vars(value).values() if ours and hasattr(value, "__dict__") else ()
+    for each in inner:
+        moved(each, device)
+    return value
 
 
 def merged(results: Iterator[Generation]) -> Generation:
@@ -292,10 +331,16 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def environment() -> dict[str, Any]:
-    """The machine and the versions that figures depend on; nothing that names a person or a host."""
+def environment(device: torch.device | None = None) -> dict[str, Any]:
+    """The machine and the versions that figures depend on; nothing that names a person or a host.
+
+    A `device` other than the processor is named too.
+    """
+    graphics = device is not None and device.type == "cuda"
+    named = torch.cuda.get_device_name(device) if graphics else str(device)
     return {
         "machine": {
+            **({} if device is None or device.type == "cpu" else {"device": named}),
             "processor": processor(),
             "cores": os.cpu_count(),
             "threads": 1,

@@ -1,5 +1,6 @@
 """The benchmark's arithmetic and its honesty, on tiny random models. No test depends on how long anything took."""
 
+import importlib
 import itertools
 import json
 from pathlib import Path
@@ -10,10 +11,13 @@ import torch
 from typer.testing import CliRunner
 
 from reference_impls import autoregressive, bench
-from reference_impls.cli import app
+from reference_impls.cli import app, measuring
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.knowledge.fragments import fragments
 from reference_impls.knowledge.loading import load_taxonomy
+from reference_impls.knowledge.pages import pages
+from reference_impls.knowledge.results import Results
 from reference_impls.speculative_decoding import speculative_decoding_leviathan
 
 PROMPTS = [[1, 2, 3], [4], [5, 6]]
@@ -125,6 +129,133 @@ def test_the_environment_names_no_host() -> None:
     assert found["versions"]["torch"] == torch.__version__
     assert found["machine"]["cores"] >= 1
     assert set(found["machine"]) == {"processor", "cores", "threads", "system"}
+
+
+# ---- devices ------------------------------------------------------------------------------------------------------
+
+
+class Holder:
+    """An object of ours in which a model hides, as adapters and wrappers of drafters are."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.inner = {"models": [model]}
+
+
+Holder.__module__ = "reference_impls.made_up"
+
+
+def moved_to(device: str) -> tuple[Any, list[LanguageModel]]:
+    models = [model(seed) for seed in range(4)]
+    options = {"target": models[0], "drafters": (models[1], models[2]), "wrapped": Holder(models[3]), "gamma": 3}
+    return bench.moved(options, torch.device(device)), models
+
+
+def test_all_models_move_however_deep_they_lie() -> None:
+    options, models = moved_to("meta")
+    assert [m.device.type for m in models] == ["meta"] * 4
+    assert all(buffer.device.type == "meta" for m in models for buffer in m.buffers())
+    assert options["target"] is models[0]
+    assert options["gamma"] == 3
+    _, models = moved_to("cpu")
+    assert [m.device.type for m in models] == ["cpu"] * 4
+
+
+@pytest.mark.parametrize("method", [m for m in load_taxonomy().methods if m.is_implemented], ids=lambda m: m.id)
+def test_no_model_of_an_example_stays_behind(method: Any) -> None:
+    """Every tensor with gradients or weights that an option holds is where it was sent."""
+    options = bench.moved(importlib.import_module(method.module).example(), torch.device("meta"))
+    found = [m for value in options.values() for m in (value if isinstance(value, list | tuple) else [value])]
+    modules = [m for m in found if isinstance(m, torch.nn.Module)]
+    assert modules
+    assert {t.device.type for m in modules for t in itertools.chain(m.parameters(), m.buffers())} == {"meta"}
+    assert not [m for m in found if isinstance(m, torch.Tensor)], "a tensor among the options would stay behind"
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("cuda", "'cuda' cannot be used here"), ("meta", "'meta' cannot be used"), ("abacus", "'abacus' cannot be used")],
+)
+def test_a_device_that_is_not_there_is_refused(name: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*_: Any, **__: Any) -> Any:
+        raise AssertionError("Torch not compiled with CUDA enabled.\nMore words.")
+
+    if name == "cuda":  # also where there is one
+        monkeypatch.setattr(torch, "zeros", absent)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        bench.find_device(name)
+    assert "\n" not in str(caught.value)
+    result = CliRunner().invoke(app, ["bench", "--device", name])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert sentence in result.stderr
+
+
+def test_the_processor_is_always_there_and_has_no_other_name() -> None:
+    device = bench.find_device("cpu")
+    assert device == bench.CPU == bench.Plan(1, 1).device
+    assert bench.environment(device) == bench.environment()
+    assert bench.environment(torch.device("meta"))["machine"]["device"] == "meta"
+
+
+def test_a_gpu_s_name_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Fast Card {device.index}")
+    assert bench.environment(torch.device("cuda:1"))["machine"]["device"] == "Fast Card 1"
+
+
+def test_the_clock_waits_for_a_gpu_and_for_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append("wait"))
+    bench.timed(lambda: Generation([1]))
+    assert not waits
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    bench.timed(lambda: waits.append("run") or Generation([1]))
+    assert waits == ["wait", "run", "wait"]
+
+
+def test_figures_of_another_device_have_a_file_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "RESULTS", tmp_path)
+    monkeypatch.setattr(bench, "find_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Fast Card")
+    sent: list[torch.device] = []
+
+    def rows(_: Any, plan: bench.Plan) -> list[dict[str, Any]]:
+        sent.append(plan.device)
+        return [{"id": "x", "setting": "greedy", "tokens_per_pass": 1.0, **bench.spread([1.0])}]
+
+    monkeypatch.setattr(bench, "measure", rows)
+    for words, name in (
+        (["--device", "cuda"], "bench-cuda.json"),
+        ([], "bench.json"),
+        (["--device", "cpu"], "bench.json"),
+    ):
+        result = CliRunner().invoke(app, ["bench", "--prompts", "1", *words])
+        assert result.exit_code == 0, result.output
+        report = json.loads((tmp_path / name).read_text(encoding="utf-8"))
+        assert report["machine"].get("device") == ("Fast Card" if "cuda" in words else None)
+        assert report["command"].endswith("--device cuda") == ("cuda" in words)
+    assert [device.type for device in sent] == ["cuda", "cpu", "cpu"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bench-cuda.json", "bench.json"]
+
+
+def test_different_measurements_are_not_mixed() -> None:
+    for words in (["--peers", "--costs"], ["--costs", "--synthetic-acceptance", "0.5"]):
+        result = CliRunner().invoke(app, ["bench", *words])
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "are different measurements: choose one of them" in result.stderr
+
+
+def test_other_devices_have_a_dated_table_and_none_leaves_no_trace() -> None:
+    taxonomy = load_taxonomy()
+    row = {"id": taxonomy.methods[0].id, "setting": "greedy", "tokens_per_pass": 2.0, **bench.spread([1.5])}
+    found = {"command": "accelgen bench --device cuda", "versions": {"torch": "2.0"}, "date": "2026-01-02",
+             "machine": {"device": "Fast Card"}, "rows": [row]}  # fmt: skip
+    results = Results(devices={"bench-cuda.json": found})
+    text = fragments(taxonomy, results)["devices"]
+    assert "## On Fast Card, 2026-01-02" in text
+    assert "1.50" in text
+    assert "accelgen bench --device cuda" in text
+    assert "downloads/bench-cuda.json" in text
+    assert "downloads/bench-cuda.json" in pages(taxonomy, results)
+    assert fragments(taxonomy, Results())["devices"] == "\n"
 
 
 @pytest.mark.slow
