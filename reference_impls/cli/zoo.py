@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -62,6 +63,20 @@ def train(
     entry = recipes.train(name, steps=steps, seed=seed)
     for line in _lines({name: entry}):
         typer.echo(line)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Each model becomes a folder in it.")],
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Language models; target and drafter by default.")
+    ] = None,
+) -> None:
+    """Write language models as checkpoints that transformers loads: AutoModelForCausalLM and AutoTokenizer."""
+    from reference_impls.zoo.export import export as write_checkpoints
+
+    for place in write_checkpoints(folder, names or ()):
+        typer.echo(f"wrote {place}", err=True)
 
 
 def _rows() -> list[dict[str, Any]]:
