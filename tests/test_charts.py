@@ -112,7 +112,7 @@ def test_kinds_of_bars_differ_in_filling():
         charts.quality([], {}),
         charts.exits({"depth": 24, "runs": [{"title": "Greedy", "steps": [{"layers": []}]}]}),
         charts.bars("slug", "title", "about", []),
-        charts.scatter("slug", "title", "about", []),
+        charts.scatter("slug", "title", "about", [], axes=("across", "up")),
         charts.figure([""], "words"),
     ],
 )
@@ -143,9 +143,46 @@ def test_marks_stand_where_their_figures_say():
     assert len({mark.attrib["d"] for mark in parts(chart, "svg[@overflow]/path")}) == 2
 
 
+def test_what_is_measured_stands_over_what_was_predicted():
+    rows = [
+        {"id": "a", "setting": "greedy", "predicted": 2.0, "speedup": 1.0, "number": 1},
+        {"id": "b", "setting": "greedy", "predicted": 1.5, "speedup": 4.0},
+        {"id": "b", "setting": "hot", "predicted": 0.5, "speedup": 0.5},
+    ]
+    chart = charts.predictions(rows, NAMES, {"a": "One & only", "b": "Another"})
+    (picture,) = parts(chart)
+    marks = parts(chart, "svg[@overflow]")
+    assert [mark.findtext("title") for mark in marks] == [
+        "A & <B>, greedy: predicted 2.00, measured 1.00", "The second one, greedy: predicted 1.50, measured 4.00",
+        "The second one, hot: predicted 0.50, measured 0.50",
+    ]  # fmt: skip
+    (line,) = [each for each in picture.findall("line[@class='chart__one']") if each.attrib["x1"] != each.attrib["x2"]]
+    left, right = (float(line.attrib[end].rstrip("%")) for end in ("x1", "x2"))
+    bottom, top = (float(line.attrib[end]) for end in ("y1", "y2"))
+    across = [(float(mark.attrib["x"].rstrip("%")) - left) / (right - left) for mark in marks]
+    up = [(bottom - float(mark.attrib["y"])) / (bottom - top) for mark in marks]
+    assert across == pytest.approx([0.5, 0.375, 0.125], abs=1e-3)
+    assert up == pytest.approx([0.25, 1.0, 0.125], abs=1e-3), (
+        "both scales are the same, so equal values are on the line"
+    )
+    assert [text.text for text in parts(chart, "text[@class='chart__value']")] == ["1"]
+    words = [text.text for text in parts(chart, "text[@class='chart__soft']")]
+    assert {"One & only", "Another", "as predicted", "predicted", "measured"} <= set(words)
+    assert {"right sentences", "speedup"}.isdisjoint(words)
+    assert charts.CROSS not in chart, "there is no plain decoding here"
+    both = parts(charts.predictions([*rows, rows[0] | {"exact_match": 1.0}], NAMES, {}))
+    assert [picture.findtext("title") for picture in both] == [
+        "Measured speedup, continuing a text", "Measured speedup, translating a sentence",
+    ]  # fmt: skip
+    assert [len(picture.findall("svg[@overflow]")) for picture in both] == [3, 1]
+    assert charts.predictions([], {}, {}) == ""
+
+
 def test_labels_of_marks_at_one_place_stand_apart():
     marks = [Mark(1.0, 0.9, "12", "s", "x")] * 3
-    found = parts(charts.figure([charts.scatter("s", "t", "a", marks)]), "text[@class='chart__value']")
+    found = parts(
+        charts.figure([charts.scatter("s", "t", "a", marks, axes=("across", "up"))]), "text[@class='chart__value']"
+    )
     assert len({(t.attrib["dx"], t.attrib["y"]) for t in found}) == 3
 
 

@@ -156,11 +156,19 @@ def test_every_entry_is_of_a_known_engine_and_comes_once():
 
 @pytest.mark.parametrize(("method", "production"), ENTRIES, ids=[f"{m}-{p.engine}" for m, p in ENTRIES])
 def test_what_is_there_has_a_switch_and_what_is_not_has_no_command(method, production):
-    assert production.version == engines.ENGINES[production.engine].read or "commit" in production.version
+    assert production.version == engines.ENGINES[production.engine].read or production.version.startswith(
+        ("commit ", "pull request ")
+    )
     if engines.runs(production):
         assert "`" in production.switch, f"{method}: a switch is code"
     else:
         assert not production.command
+
+
+@pytest.mark.parametrize(("method", "production"), ENTRIES, ids=[f"{m}-{p.engine}" for m, p in ENTRIES])
+def test_an_address_within_a_commit_is_that_of_the_version(method, production):
+    if found := re.search(r"/blob/([0-9a-f]{8})[0-9a-f]*/", production.url):
+        assert production.version == f"commit {found[1]}", method
 
 
 def test_every_cell_leads_to_its_statement():

@@ -15,7 +15,7 @@ IDS = [method.id for method in TAXONOMY.methods]
 
 @pytest.mark.parametrize("view", ["comparison", "lineage", "timeline"])
 def test_every_method_has_its_link(view):
-    page = VIEWS[view][1](TAXONOMY, Results())
+    page = VIEWS[view][1](TAXONOMY, Results()).partition("## Lossless")[0]  # below the table some come again
     links = re.findall(r"methods/([a-z0-9-]+)(?:\.md|/)", page)
     assert set(links) == set(IDS)
     repeated = {id for id in links if links.count(id) > 1}
@@ -39,6 +39,18 @@ def test_addresses_of_pages_as_folders_and_as_files(there, here, wanted, as_file
 def test_the_comparison_names_only_columns_that_it_has():
     assert set(comparison.FILTERS) < set(comparison.COLUMNS)
     assert all(len(comparison.row(method, TAXONOMY)) == len(comparison.COLUMNS) for method in TAXONOMY.methods)
+
+
+def test_lossless_without_training_lists_what_the_columns_say_and_what_needs_least_first():
+    listed = comparison.page(TAXONOMY, Results()).split("## Lossless without training")[1]
+    rows = {method.id: comparison.row(method, TAXONOMY) for method in TAXONOMY.methods}
+    wanted = {id for id, row in rows.items() if ">Exact " in row[2] and row[4] == "none"}
+    for half, kind in zip(listed.split("**Exact greedy**"), ("Exact distribution", "Exact greedy"), strict=True):
+        ids = re.findall(r"^- \[.*\]\(\.\./methods/(.*)\.md\): ", half, re.MULTILINE)
+        assert ids
+        assert set(ids) == {id for id in wanted if f">{kind}<" in rows[id][2]}
+        alone = [rows[id][3] == "the target only" for id in ids]
+        assert alone == sorted(alone, reverse=True)
 
 
 def test_engines_that_dropped_a_method_do_not_run_it():

@@ -31,12 +31,12 @@ order needs no correction for many thresholds, because the walk stops at the fir
 
 Differences from the paper
 --------------------------
-1. The paper's model is an encoder-decoder; here a decoder-only model reads the prompt with all its layers, and with it
-   gives the first token.
+1. The paper's model is an encoder-decoder; here a decoder-only model reads the prompt with all its layers (`stops`),
+   and with it gives the first token.
 2. The zoo's target was trained with one random exit a step instead of the weighted sum over all layers (`loss`).
-3. Exits stand at chosen layers, not at every one.
+3. Exits stand at chosen layers (`exits`), not at every one.
 4. The official code propagates the output of the first segment to the skipped layers; the paper, and this file,
-   propagate the state of the exit layer.
+   propagate the state of the exit layer (`target.fill`).
 
 Example
 -------

@@ -45,8 +45,8 @@ Differences from the paper
 4. Published code means to mix the fitted posterior (0.8) into the labels (0.2) when it fits the Beta laws, but a second
    assignment overwrites the first, and labels alone count. So it is here by default; `trust` = 0.2 is what was meant.
    On overlapping confidences, that moves the threshold from 0.43 to 0.37.
-5. Published code learns nothing from an unsure token that finds the stack empty. Here every deep pass records the pair
-   of each of its tokens.
+5. Published code learns nothing from an unsure token that finds the stack empty. Here every deep pass records the
+   `pairs` of all its tokens.
 
 Example
 -------

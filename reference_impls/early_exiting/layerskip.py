@@ -33,12 +33,13 @@ reference is the model as trained with this recipe; what the recipe does to its 
 
 Differences from the paper
 --------------------------
-1. The paper promises equality for greedy decoding only; its sampling rule keeps the law as well, and is proved here.
+1. The paper promises equality for greedy decoding only; its sampling rule keeps the law as well (`verify_chain`), and
+   is proved here.
 2. Of the weights that the authors' recipe in torchtune offers, `loss` has the uniform ones: 1 for the last layer,
    `scale` for every other. Weights that grow with depth would leave the exits after 2 to 4 layers, where drafting is
    cheapest on a small model, almost untrained.
 3. The zoo's target is trained on from a model with early exits, as in the paper's continual pre-training: so the
-   dropout is the same in all steps.
+   dropout (`dropout_rates`) is the same in all steps.
 
 Example
 -------

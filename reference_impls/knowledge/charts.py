@@ -39,6 +39,7 @@ SIDES = (  # of a mark, where its label may stand: shift of its anchor and base 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 LINE, BAR, GAP, LETTER = 16, 9, 10, 6.6  # heights of a line, a bar and a gap, width of a letter
 NARROW = 280  # pixels: the narrowest box that labels are laid out for
+AXES = ("predicted", "measured")
 PLAIN = (1.0, "plain decoding")  # the speedup and the tokens per pass of plain decoding
 
 
@@ -155,8 +156,27 @@ def quality(rows: Sequence[dict[str, Any]], names: Mapping[str, str]) -> str:
     iterated = {names.get(row["id"], row["id"]) for row in rows if "iterations" in row.get("setting", "")}
     plain = Mark(1.0, rows[0]["exact_match_autoregressive"], "", PLAIN[1], "plain decoding")
     about = "Each mark is a row of the table below; the number beside it counts the passes a sentence."
-    drawn = scatter("chart-quality", "Right sentences against speedup", about, [*marks, plain], iterated)
+    title, axes = "Right sentences against speedup", ("speedup", "right sentences")
+    drawn = scatter("chart-quality", title, about, [*marks, plain], axes=axes, joined=iterated)
     return figure([drawn], "The number beside a mark: passes a sentence. A line joins one method's settings.")
+
+
+def predictions(rows: Sequence[dict[str, Any]], names: Mapping[str, str], series: Mapping[str, str]) -> str:
+    """Measured against predicted speedup, one mark for each row; those with a `number` carry it.
+
+    `series` gives the family of each method: its marks have one shape. Translations are drawn apart.
+    """
+    parts: dict[str, list[Mark]] = {"continuing a text": [], "translating a sentence": []}
+    for row in rows:
+        says = f"{_title(row, names)}: predicted {row['predicted']:.2f}, measured {row['speedup']:.2f}"
+        mark = Mark(row["predicted"], row["speedup"], str(row.get("number", "")), series.get(row["id"], ""), says)
+        parts["translating a sentence" if "exact_match" in row else "continuing a text"].append(mark)
+    about = "Each mark is a row of the table below. On the line a method is as fast as predicted, below it slower."
+    drawn = [
+        scatter(f"chart-predicted-{i}", f"Measured speedup, {what}", about, marks, axes=AXES, equal="as predicted")
+        for i, (what, marks) in enumerate(parts.items())
+    ]
+    return figure(drawn, "A number beside a mark leads to the reason: there the two differ by more than a tenth.")
 
 
 def places(found: Mapping[str, Any]) -> str:
@@ -298,22 +318,37 @@ def _svg(slug: str, title: str, about: str, height: float, parts: Iterable[str])
 # ---- marks in the plane -------------------------------------------------------------------------------------------
 
 
-def scatter(slug: str, title: str, about: str, marks: Sequence[Mark], joined: Iterable[str] = ()) -> str:
-    """Marks with speedup to the right and a share upwards; the marks of each series in `joined` hang together.
+def scatter(
+    slug: str,
+    title: str,
+    about: str,
+    marks: Sequence[Mark],
+    *,
+    axes: tuple[str, str],
+    joined: Iterable[str] = (),
+    equal: str = "",
+) -> str:
+    """Marks in the plane of two `axes`, the one across and the one up; a series in `joined` hangs together.
 
-    Nothing if there is no mark. The last series is drawn as a cross: plain decoding.
+    Values up are shares, and the last series, plain decoding, is drawn as a cross. With `equal` both values are of one
+    kind: the scales are the same, and a line of that name runs where they are equal. Nothing if there is no mark.
     """
     if not marks:
         return ""
     series = list(dict.fromkeys(mark.series for mark in marks))
-    shapes = {name: SHAPES[i % len(SHAPES)] for i, name in enumerate(series)} | {series[-1]: CROSS}
+    shapes = {name: SHAPES[i % len(SHAPES)] for i, name in enumerate(series)} | ({} if equal else {series[-1]: CROSS})
     legend = [_shape_sample(shapes[name], name, place) for place, name in enumerate(series)]
+    legend += [_sample("line", equal, len(series))] if equal else []
     top = LINE * (len(legend) + 2) + 3 * GAP
-    bottom = top + 200
-    across = Scale(0.0, max(mark.x for mark in marks), 15.0, 92.0)
-    up = Scale(math.floor(min(mark.y for mark in marks) * 10 - 1e-9) / 10, 1.0, bottom, top)
+    bottom = top + (240 if equal else 200)
+    largest = max(max(mark.x, mark.y) if equal else mark.x for mark in marks)
+    across = Scale(0.0, largest, 15.0, 92.0)
+    lowest = 0.0 if equal else math.floor(min(mark.y for mark in marks) * 10 - 1e-9) / 10
+    up = Scale(lowest, largest if equal else 1.0, bottom, top)
     lines = [_path([m for m in marks if m.series == name], across, up) for name in joined]
-    grid = _grid(across, up)
+    ends = f'x1="{across.start}%" y1="{bottom}" x2="{across.end}%" y2="{top}"'
+    lines += [f'<line class="chart__one" {ends}/>'] if equal else []
+    grid = _grid(across, up, axes, style=".3g" if equal else ".0%")
     spots = [_mark(mark, shapes[mark.series], across, up) for mark in marks]
     words = _labels(marks, across, up)
     return _svg(slug, title, about, bottom + 2 * LINE + GAP, [*legend, *grid, *lines, *spots, *words])
@@ -325,8 +360,8 @@ def _shape_sample(shape: str, words: str, place: int) -> str:
     return f'{drawn}<text class="chart__soft" x="26" y="{y + 11}">{escape(words)}</text>'
 
 
-def _grid(across: Scale, up: Scale) -> list[str]:
-    """Faint lines both ways with their values, and what the axes say."""
+def _grid(across: Scale, up: Scale, axes: tuple[str, str], style: str) -> list[str]:
+    """Faint lines both ways with their values, and what the axes say; `style` is the format of the values up."""
     bottom, top = up.start, up.end
     found = [_upright(across.at(tick), top, bottom, "chart__grid") for tick in across.ticks()]
     for tick in across.ticks():
@@ -337,10 +372,10 @@ def _grid(across: Scale, up: Scale) -> list[str]:
         ends = f'x1="{across.start}%" x2="{across.end}%" y1="{y}" y2="{y}"'
         found.append(f'<line class="chart__grid" {ends}/>')
         at = f'x="{across.start}%" dx="-7" y="{y}" dy="4"'
-        found.append(f'<text class="chart__soft" {at} text-anchor="end">{tick:.0%}</text>')
-    found.append(f'<text class="chart__soft" x="0" y="{top - 14}">right sentences</text>')
+        found.append(f'<text class="chart__soft" {at} text-anchor="end">{tick:{style}}</text>')
+    found.append(f'<text class="chart__soft" x="0" y="{top - 14}">{escape(axes[1])}</text>')
     end = f'x="{across.end}%" y="{bottom + 14 + LINE}" text-anchor="end"'
-    found.append(f'<text class="chart__soft" {end}>speedup</text>')
+    found.append(f'<text class="chart__soft" {end}>{escape(axes[0])}</text>')
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from reference_impls.knowledge import charts, trace_html
@@ -14,7 +14,11 @@ from reference_impls.knowledge.method_page import (
     figures_table,
     paper_links,
 )
+from reference_impls.knowledge.peers import beside_transformers
+from reference_impls.knowledge.predictions import predicted
+from reference_impls.knowledge.proof_links import KIT, block, suite_address, suite_tests
 from reference_impls.knowledge.results import Results
+from reference_impls.knowledge.source_links import listing
 from reference_impls.knowledge.suites import SUITES, suites_of
 from reference_impls.knowledge.taxonomy import Taxonomy
 
@@ -24,11 +28,15 @@ def fragments(taxonomy: Taxonomy, results: Results) -> dict[str, str]:
     return {
         "families": _families(taxonomy),
         "glance": _glance(taxonomy, results),
-        "progress": _progress(taxonomy),
-        "suites": _suites(taxonomy),
+        "lead": _lead(taxonomy),
+        "suites": _suites(taxonomy, results),
+        "kit": _kit(results),
         "zoo": _zoo(results.zoo),
         "corpus": _corpus(results.zoo),
         "measured": _measured(taxonomy, results.bench),
+        "peers": beside_transformers(taxonomy, results.peers),
+        "predicted": predicted(taxonomy, results.bench, results.costs),
+        "devices": _devices(taxonomy, results.devices),
         "vocabulary": _vocabulary(),
         "cite": _cite(taxonomy, results.site),
         "history": _history(taxonomy),
@@ -48,7 +56,7 @@ def _families(taxonomy: Taxonomy) -> str:
             f"**[{category.name}](categories/{category.id}/index.md)**\n\n{category.summary}\n\n"
             f'<p class="card__count" markdown>{len(methods)} methods. {proved}</p>\n\n</div>'
         )
-    return '<div class="cards" markdown>\n\n' + "\n\n".join(cards) + "\n\n</div>\n"
+    return '<div class="cards cards--families" markdown>\n\n' + "\n\n".join(cards) + "\n\n</div>\n"
 
 
 def _glance(taxonomy: Taxonomy, results: Results) -> str:
@@ -57,24 +65,43 @@ def _glance(taxonomy: Taxonomy, results: Results) -> str:
         run = next(iter(results.traces.get(method.id, {}).get("runs", [])), None)
         if run and any(step["drafted"] for step in run["steps"]):
             (_, html), *_ = trace_html.render(results.traces[method.id])
-            link = f"A real run of [{method.name}](methods/{method.id}.md#a-real-run) on a small trained model:"
-            return f'<div class="glance" markdown>\n\n{link}\n\n{html}\n\n</div>\n'
+            lead = (
+                "**Watch it decode.** A small model guesses some tokens, the large one checks them all in one pass and"
+                f" keeps what is right. This is a real run of [{method.name}](methods/{method.id}.md#a-real-run);"
+                " [two methods side by side](explore/replay.md) show which needs fewer passes."
+            )
+            return f'<div class="glance" markdown>\n\n{lead}\n\n{html}\n\n</div>\n'
     return "\n"
 
 
-def _progress(taxonomy: Taxonomy) -> str:
+def _lead(taxonomy: Taxonomy) -> str:
+    """What this is, for somebody who has ten seconds."""
     done = sum(m.is_implemented for m in taxonomy.methods)
-    return f"{len(taxonomy.methods)} techniques, {done} of them implemented and proved so far.\n"
+    return (
+        "A language model reads all of its weights to write a single token."
+        f" Here are {len(taxonomy.methods)} techniques that get more out of each reading: what they promise, what they"
+        f" need, where they run today. {done} of them come with a short PyTorch implementation to copy, and with tests"
+        " that prove what it promises.\n"
+    )
 
 
-def _suites(taxonomy: Taxonomy) -> str:
-    blocks = []
+def _suites(taxonomy: Taxonomy, results: Results) -> str:
+    blocks, tests = [], suite_tests(results.proofs)
     for suite in SUITES:
         methods = [m for m in taxonomy.methods if m.is_implemented and suite in suites_of(m)]
         links = ", ".join(f"[{m.name}](methods/{m.id}.md)" for m in methods if suite.id not in m.implementation.skip)
         blocks.append(f"### {suite.title} {{ #{suite.id} }}\n\n{suite.claim}")
+        if test := tests.get(suite.id):
+            address = suite_address(suite, results.proofs, "")
+            blocks.append(f"The checks: [`{test.name}`]({address}) in {test.place}.")
         blocks.append(f"Proved for: {links}." if links else "No implemented method owes this proof yet.")
     return join(blocks)
+
+
+def _kit(results: Results) -> str:
+    """The files in which the suites stand, and the enumeration they rest on, each closed until a link opens it."""
+    shown = [f"{KIT}laws.py", *dict.fromkeys(test.path for test in suite_tests(results.proofs).values())]
+    return join(listing(path, results.proofs[path], block(path)) for path in shown if path in results.proofs)
 
 
 def _zoo(manifest: dict[str, Any] | None) -> str:
@@ -109,7 +136,7 @@ def _nested(value: Any) -> str:
     """Plain data as Markdown: rows with the same keys as a table, single facts as a list, the rest under its name."""
     if isinstance(value, dict) and (keys := _common_keys(list(value.values()))):
         rows = [[_words(name), *map(_plain, row.values())] for name, row in value.items()]
-        return table(["", *map(_words, keys)], rows)
+        return table(["Name", *map(_words, keys)], rows)
     if isinstance(value, list) and (keys := _common_keys(value)):
         return table(list(map(_words, keys)), [list(map(_plain, row.values())) for row in value])
     if not isinstance(value, dict):
@@ -170,6 +197,19 @@ def _measured(taxonomy: Taxonomy, bench: dict[str, Any] | None) -> str:
             section("Setup", _nested(setup)),
         ]
     )
+
+
+def _devices(taxonomy: Taxonomy, devices: Mapping[str, dict[str, Any]]) -> str:
+    """The benchmark on other devices, a dated table for each; nothing if there is none."""
+    names = {m.id: f"[{m.name}](methods/{m.id}.md)" for m in taxonomy.methods}
+    blocks = []
+    for file, found in devices.items():
+        language = [row for row in found["rows"] if "exact_match" not in row]
+        translation = [row for row in found["rows"] if "exact_match" in row]
+        lead = f"`{found['command']}`, torch {found['versions']['torch']}. [As JSON](downloads/{file}){{ download }}."
+        title = f"On {found['machine']['device']}, {found['date']}"
+        blocks.append(section(title, lead, figures_table(language, names), figures_table(translation, names)))
+    return join(blocks) if blocks else "\n"
 
 
 def _vocabulary() -> str:

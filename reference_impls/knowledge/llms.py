@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from reference_impls.knowledge.exports import EXPORTS
-from reference_impls.knowledge.markdown import join, section
+from reference_impls.knowledge.markdown import join, read_front_matter, section
 from reference_impls.knowledge.taxonomy import Taxonomy
 
 NAME = "Accelerated Generation"
@@ -77,6 +75,6 @@ def _paths(entry: Any) -> Iterator[str]:
 
 
 def _link(path: str, text: str, site: str) -> str:
-    head = yaml.safe_load(text.split("---\n")[1])
+    head = read_front_matter(text)
     address = path.removesuffix("index.md") if path.endswith("index.md") else f"{path.removesuffix('.md')}/"
     return f"- [{head['title']}]({site}{address}): {' '.join(head['description'].split())}"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from reference_impls.knowledge import charts, trace_html
+from reference_impls.knowledge import charts, method_code, trace_html
+from reference_impls.knowledge.concepts import concept_links
 from reference_impls.knowledge.docstring import Docstring, parse
 from reference_impls.knowledge.exports import method_bibtex, page_bibtex, page_jsonld, scholar_tags
 from reference_impls.knowledge.markdown import (
     badge,
     bullets,
-    collapsible,
     columns,
     fence,
     front_matter,
@@ -21,8 +21,9 @@ from reference_impls.knowledge.markdown import (
     section,
     table,
 )
+from reference_impls.knowledge.proof_links import guarantee_address
 from reference_impls.knowledge.results import Results
-from reference_impls.knowledge.suites import suites_of
+from reference_impls.knowledge.source_links import SourceLinks
 from reference_impls.knowledge.taxonomy import FigureStatus, Guarantee, Method, Need, Paper, Taxonomy, Workload
 
 GUARANTEES = {
@@ -66,23 +67,23 @@ def method_page(method: Method, taxonomy: Taxonomy, results: Results) -> str:
     """The Markdown of docs/methods/<id>.md."""
     source = results.sources.get(method.id, "")
     text = parse(source) if source else Docstring("", {})
-    said = text.sections
+    lines = SourceLinks.of(source, method_code.CODE) if source else None
+    said = {title: lines.link(part) if lines else part for title, part in text.sections.items()}
     trace = results.traces.get(method.id)
     return join(
         [
             _head(method, text, taxonomy, results),
             f"# {method.name}",
             f'<p class="lead">{text.summary}</p>' if text.summary else _planned(method, taxonomy),
-            _facts(method, taxonomy),
+            _facts(method, taxonomy, results),
             section("Idea", said.get("Idea", "")),
             section("Algorithm", said.get("Algorithm", "")),
             section("Guarantee", said.get("Guarantee", method.guarantee_reason), _proofs(method, results)),
             section("Why it works", method.principle or ""),
             section("When to use it, and when not", _when(method)),
-            section(
-                "Source", _source(method, source, results.bundles.get(method.id, "")), attributes="data-search-exclude"
-            ),
-            section("Run it", _example(method, said.get("Example", ""))),
+            method_code.additions(method, taxonomy, results, _character) if source else "",
+            section("Source", method_code.source(method, results) if source else "", attributes="data-search-exclude"),
+            section("Run it", _example(method, text.sections.get("Example", ""))),
             section("A real run", _trace(trace)),
             section("Measured here", measured(method.id, results.bench)),
             section("Reported by others", _reported(method)),
@@ -150,7 +151,7 @@ def status_badge(method: Method) -> str:
     return badge("Proved" if method.is_implemented else "Planned", method.implementation.status.value)
 
 
-def _facts(method: Method, taxonomy: Taxonomy) -> str:
+def _facts(method: Method, taxonomy: Taxonomy, results: Results) -> str:
     paper, category = method.paper, taxonomy.category(method.category)
     branch = next(s.name for s in category.subcategories if s.id == method.subcategory)
     facts = {
@@ -159,9 +160,10 @@ def _facts(method: Method, taxonomy: Taxonomy) -> str:
         "Published": published(paper),
         "Links": paper_links(paper),
         "Family": f"[{category.name}](../categories/{category.id}/index.md) › {branch}",
-        "Guarantee": guarantee_badge(method, link="../taxonomy.md#guarantees"),
+        "Guarantee": _guarantee(method, results),
         "Needs": ", ".join(NEEDS[need][0] for need in method.needs),
         "Trained": method.trained,
+        "Background": concept_links([method], results.written, "../concepts/"),
         "Official code": _code(method),
         "Status": status_badge(method),
         "Module": f"`{method.module}`" if method.is_implemented else "",
@@ -169,6 +171,16 @@ def _facts(method: Method, taxonomy: Taxonomy) -> str:
     }
     rows = "\n\n".join(f"{name}\n:   {indent(value, 4).lstrip()}" for name, value in facts.items() if value)
     return f'<div class="facts" markdown>\n\n{rows}\n\n</div>'
+
+
+def _guarantee(method: Method, results: Results) -> str:
+    """The badge, which opens the test that proves it, and a way to what the word means."""
+    meaning = "../taxonomy.md#guarantees"
+    if not method.is_implemented:
+        return guarantee_badge(method, link=meaning)
+    own = f"#{method_code.TESTS}" if results.tests.get(method.id) in results.proofs else "#guarantee"
+    proof = guarantee_address(method, results.proofs, method_code.PROOFS, own)
+    return f"{guarantee_badge(method, link=proof)} [what it means]({meaning})"
 
 
 def _code(method: Method) -> str:
@@ -186,19 +198,17 @@ def _code(method: Method) -> str:
 
 
 def _proofs(method: Method, results: Results) -> str:
-    if not method.is_implemented:
-        return ""
-    rows = []
-    for suite in suites_of(method):
-        title, claim = f"[{suite.title}](../proofs.md#{suite.id})", suite.claim
-        for key, reason in method.implementation.skip.items():
-            name, _, check = key.partition("/")
-            if name == suite.id:
-                claim = f"{claim} Left out, the check *{check}*: {reason}" if check else f"Does not apply: {reason}"
-        rows.append((title, claim))
-    text = "The tests that prove it, on every change:\n\n" + table(("Suite", "What it shows"), rows)
-    own = results.tests.get(method.id)
-    return f"{text}\n\nWhat is special to this method is tested in `{own}`." if own else text
+    return method_code.proofs(method, results) if method.is_implemented else ""
+
+
+def _character(method: Method, results: Results) -> dict[str, str]:
+    """What tells an implemented method from its parent, title -> cell of a table."""
+    return {
+        "In a sentence": parse(results.sources[method.id]).summary,
+        "Guarantee": guarantee_badge(method),
+        "Needs": ", ".join(NEEDS[need][0] for need in method.needs),
+        "Trained": method.trained,
+    }
 
 
 def _when(method: Method) -> str:
@@ -216,28 +226,12 @@ def _when(method: Method) -> str:
         )
         for fit in method.fits
     ]
-    by_workload = table(("Workload", "", "Why"), rows)
+    by_workload = table(("Workload", "Verdict", "Why"), rows)
     lead = "By workload; the [guide](../explore/guide.md) compares all methods."
     return "\n\n".join(filter(None, [columns(lists), by_workload and f"{lead}\n\n{by_workload}"]))
 
 
 # ---- code and runs ------------------------------------------------------------------------------------------------
-
-
-def _source(method: Method, source: str, bundle: str) -> str:
-    if not source:
-        return ""
-    path = method.module.replace(".", "/") + ".py"
-    boxes = [collapsible(f"The method, as it stands in the project: {path}", fence(source, "python"))]
-    lead = "The method imports `torch` and this project's [core](../api/core.md), nothing else."
-    if bundle:
-        lead += (
-            " To use it elsewhere, take the one file below: the method and exactly those core definitions that it uses."
-            f" [Download {method.id}.py](../downloads/{method.id}.py){{ download }} or run"
-            f" `accelgen copy {method.id}`."
-        )
-        boxes.append(collapsible("Copy as one file: runs alone, needs only torch", fence(bundle, "python")))
-    return "\n\n".join([lead, *boxes])
 
 
 def _example(method: Method, example: str) -> str:

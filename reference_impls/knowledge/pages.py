@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from reference_impls.knowledge.concepts import CONCEPTS, concept_links
 from reference_impls.knowledge.exports import EXPORTS, to_bibtex
 from reference_impls.knowledge.exports.papers import names
 from reference_impls.knowledge.fragments import fragments
@@ -23,16 +24,12 @@ from reference_impls.knowledge.taxonomy import Category, Method, Subcategory, Ta
 from reference_impls.knowledge.views import VIEWS
 
 FOLDERS = ("methods", "categories", "explore", "downloads", "generated")  # below docs/, all generated
-CONCEPTS = (  # hand-written pages below docs/concepts/, in reading order
-    "why-decoding-is-slow", "acceptance-and-residual", "token-trees", "caches-and-rollback", "lossless",
-    "when-speculation-loses", "confidence-and-calibration", "multimodality", "iterative-refinement",
-)  # fmt: skip
 
 
 def pages(taxonomy: Taxonomy, results: Results) -> dict[str, str]:
     """Path below docs/ -> text, for pages, for the fragments that hand-written pages include, and for downloads."""
     found = {"methods/index.md": _index(taxonomy)}
-    found |= {f"categories/{c.id}/index.md": _category(c, taxonomy) for c in taxonomy.categories}
+    found |= {f"categories/{c.id}/index.md": _category(c, taxonomy, results) for c in taxonomy.categories}
     found |= {f"methods/{m.id}.md": method_page(m, taxonomy, results) for m in taxonomy.methods}
     found |= {f"explore/{name}.md": view(taxonomy, results) for name, (_, view) in VIEWS.items()}
     found |= {f"generated/{name}.md": text for name, text in fragments(taxonomy, results).items()}
@@ -121,7 +118,7 @@ def _branch(branch: Subcategory, methods: Sequence[Method]) -> str:
     return join([head, branch.summary, branch.principle or "", methods_below, columns(lists)])
 
 
-def _category(category: Category, taxonomy: Taxonomy) -> str:
+def _category(category: Category, taxonomy: Taxonomy, results: Results) -> str:
     lists = {
         "Principles": category.principles,
         "Advantages": category.advantages,
@@ -131,11 +128,13 @@ def _category(category: Category, taxonomy: Taxonomy) -> str:
     }
     branches = [_branch(branch, taxonomy.methods_of(category.id, branch.id)) for branch in category.subcategories]
     bibtex = to_bibtex(taxonomy, [category.id])
+    concepts = concept_links(taxonomy.methods_of(category.id), results.written, "../../concepts/")
     return join(
         [
             front_matter(title=category.name, description=" ".join(category.summary.split())),
             f"# {category.name}",
             f'<div class="lead" markdown>\n\n{category.summary}\n\n</div>',
+            f"To understand it: {concepts}." if concepts else "",
             *(section(title, bullets(items)) for title, items in list(lists.items())[:3]),
             section("The methods", *branches),
             *(section(title, bullets(items)) for title, items in list(lists.items())[3:]),
@@ -156,7 +155,8 @@ def _downloads(taxonomy: Taxonomy, results: Results) -> dict[str, str]:
     found |= {export.file: export.make(taxonomy, results.site) for export in EXPORTS.values()}
     found |= {f"{c.id}.bib": to_bibtex(taxonomy, [c.id]) for c in taxonomy.categories}
     found |= {f"{name}.py": text for name, text in results.bundles.items() if text}
-    stored = {"bench": results.bench, "acceptance": results.acceptance}
+    stored = {"bench": results.bench, "acceptance": results.acceptance, "peers": results.peers, "costs": results.costs}
+    stored |= {name.removesuffix(".json"): data for name, data in results.devices.items()}
     found |= {f"{name}.json": json.dumps(data, indent=1, ensure_ascii=False) for name, data in stored.items() if data}
     return found | {
         f"traces/{name}.json": json.dumps(data, ensure_ascii=False) for name, data in results.traces.items()

@@ -28,12 +28,16 @@ class Results:
     """Everything is plain text or plain data; what does not exist yet is empty."""
 
     taxonomy_file: str = ""  # taxonomy.yaml as it is
-    sources: Mapping[str, str] = field(default_factory=dict)  # method id -> source of its module
+    sources: Mapping[str, str] = field(default_factory=dict)  # method id or BASELINE -> source of its module
     bundles: Mapping[str, str] = field(default_factory=dict)  # method id -> the same as one file that runs alone
     traces: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # method id or BASELINE -> `traces.record`
     tests: Mapping[str, str] = field(default_factory=dict)  # method id -> the file of its own tests
+    proofs: Mapping[str, str] = field(default_factory=dict)  # path of a file of tests, or of the kit -> its source
     bench: dict[str, Any] | None = None
+    devices: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # file -> the benchmark on another device
+    costs: dict[str, Any] | None = None  # the costs of single calls, and the speedups that follow
     acceptance: dict[str, Any] | None = None  # the worked example of `reference_impls.acceptance`
+    peers: dict[str, Any] | None = None  # beside transformers, by `accelgen bench --peers`
     errata: dict[str, Any] | None = None  # the examples of `reference_impls.errata`
     zoo: dict[str, Any] | None = None  # the manifest of the trained models
     directories: bool = True  # whether a page becomes a folder with an index, as addresses on the web have it
@@ -46,14 +50,19 @@ def read_results(taxonomy: Taxonomy, taxonomy_file: Path) -> Results:
     """Read what exists. Imports no torch, so the site builds without it."""
     implemented = [m for m in taxonomy.methods if m.is_implemented]
     ids = [m.id for m in implemented]
+    tests = {m.id: name for m in implemented if (PACKAGE.parent / (name := _test_file(m.id))).is_file()}
     return Results(
         taxonomy_file=taxonomy_file.read_text(encoding="utf-8"),
-        sources={m.id: _source(m.module) for m in implemented},
+        sources={BASELINE: _source(f"{PACKAGE.name}.{BASELINE}")} | {m.id: _source(m.module) for m in implemented},
         bundles={m.id: _bundle(m.id) for m in implemented},
         traces={id: data for id in (*ids, BASELINE) if (data := read_json(TRACES / f"{id}.json"))},
-        tests={m.id: name for m in implemented if (PACKAGE.parent / (name := _test_file(m.id))).is_file()},
+        tests=tests,
+        proofs={name: (PACKAGE.parent / name).read_text(encoding="utf-8") for name in (*tests.values(), *_kit())},
         bench=read_json(RESULTS / "bench.json"),
+        devices={path.name: data for path in sorted(RESULTS.glob("bench-*.json")) if (data := read_json(path))},
+        costs=read_json(RESULTS / "costs.json"),
         acceptance=read_json(RESULTS / "acceptance.json"),
+        peers=read_json(RESULTS / "peers.json"),
         errata=read_json(RESULTS / "errata.json"),
         zoo=read_json(PACKAGE / "zoo" / "weights" / "manifest.json"),
         written=_written(taxonomy_file.parent / "docs"),
@@ -83,7 +92,7 @@ def site_address(root: Path = PACKAGE.parent) -> str:
 
 
 def _written(docs: Path) -> dict[str, str]:
-    paths = [*docs.glob("*.md"), *docs.glob("api/*.md")]
+    paths = [path for folder in (".", "api", "concepts") for path in docs.glob(f"{folder}/*.md")]
     return {path.relative_to(docs).as_posix(): path.read_text(encoding="utf-8") for path in sorted(paths)}
 
 
@@ -93,6 +102,11 @@ def _source(module: str) -> str:
 
 def _test_file(id: str) -> str:
     return f"tests/methods/test_{id.replace('-', '_')}.py"
+
+
+def _kit() -> list[str]:
+    """The files of the conformance kit."""
+    return sorted(path.relative_to(PACKAGE.parent).as_posix() for path in (PACKAGE / "testing").glob("[!_]*.py"))
 
 
 def _bundle(id: str) -> str:

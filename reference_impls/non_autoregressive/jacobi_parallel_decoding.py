@@ -37,8 +37,9 @@ Differences from the paper
 1. The paper translates with encoder-decoders; here a language model continues a prompt, and `jacobi` is told the length
    of the output as `limit`. The paper's hybrid guesses its stretch from the length of the source.
 2. The paper's cached loop retires one token a pass and stops when two whole iterates agree. Retiring all that is final
-   gives the same iterates in shorter passes, and saves the last pass of a block if only its last token had changed.
-3. Drawing instead of taking the argmax extends the method to sampling.
+   (`agreement`) gives the same iterates in shorter passes, and saves the last pass of a block if only its last token
+   had changed.
+3. Drawing (`sampler.draw`) instead of taking the argmax extends the method to sampling.
 4. The dependency graph that the paper draws is in the trace: `canvas` holds the whole output after each pass.
 5. Published code: the authors' Jacobi decoder is given the length of the greedy translation, which an autoregressive
    run finds for it, and reports the index of its last pass, counted from 0, as the number of iterations: one too few.

@@ -30,9 +30,12 @@ decoder and leaves no mask; one iteration is plain parallel decoding.
 
 Differences from the paper
 --------------------------
-1. The fully masked case, where decoding starts, occurs in training; the published code draws $n < N$ for $N > 1$.
-2. $n_t$ is computed in integers, because $N (1 - t / T)$ in floating point can fall just short of a whole number.
-3. Padding and mask can never be predicted. Lengths start at 1, not 2, for the canvas holds no begin or end symbol.
+1. The fully masked case, where decoding starts, occurs in training (`random_mask`); the published code draws $n < N$
+   for $N > 1$.
+2. $n_t$ (`mask_counts`) is computed in integers, because $N (1 - t / T)$ in floating point can fall just short of a
+   whole number.
+3. Padding and mask can never be predicted (`predict`). Lengths start at 1, not 2, for the canvas holds no begin or end
+   symbol.
 4. `length_weight` times $\log p(N \mid X)$ may be added to a candidate's score. The paper's rule, the default 0, can
    prefer a fluent sentence of a wrong length although the length is certain.
 5. The feed-forward halves are gated and the norms come first, as everywhere in this project.

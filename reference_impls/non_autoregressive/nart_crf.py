@@ -35,9 +35,9 @@ $\log Z$ smaller, never larger, so the likelihood that training sees is too good
 
 Differences from the paper
 --------------------------
-1. Filler and end can never be predicted, and are left out of $\log Z$.
-2. $f$ starts as the identity, so that the chain starts as the one without dynamic transitions.
-3. Chain and decoder are trained together from the start, and the loss is the mean over tokens.
+1. Filler and end can never be predicted (`beams`), and are left out of $\log Z$.
+2. $f$ (`self.mix`) starts as the identity, so that the chain starts as the one without dynamic transitions.
+3. Chain and decoder are trained together from the start, and the `loss` is the mean over tokens.
 4. The feed-forward halves are gated and the norms come first, as everywhere in this project.
 5. Published code (fairseq; the authors' repository holds none) has no dynamic transitions, though its layer is called
    `DynamicCRF`: where two neighbours must be equal and the next two different, its likeliest law gives the two right

@@ -43,11 +43,11 @@ Differences from the paper
 2. A plan is cut after `longest - 1` words, so that the teacher can read it with the end; published code drops every
    fertility from the one on with which the sum would reach twice the length of the padded source. A plan without a word
    copies the first source word once, and a text of one word sees itself.
-3. Padding and end cannot be predicted. To the teacher every text ends with the end, of which the student is certain, so
-   that a text which stops too early costs something in fine-tuning.
-4. The settings of the sampler, such as its temperature, apply to the draw of the plans.
-5. A plan that is drawn twice is written and judged once.
-6. The zoo's model is trained by step 5 alone, without fine-tuning.
+3. Padding and end cannot be predicted (`write`). To the teacher every text ends with the end, of which the student is
+   certain, so that a text which stops too early costs something in fine-tuning.
+4. The settings of the sampler, such as its temperature, apply to the draw of the plans (`drawn`).
+5. A plan that is drawn twice is written and judged once (`drawn.unique`).
+6. The zoo's model is trained by step 5 alone (`loss`), without fine-tuning.
 7. Published code keeps each place from itself in positional attention too, and divides the teacher's log-probability by
    the number of words unless told otherwise: for 4 of the tests' 10 random models it chooses a less likely text.
 8. Published code takes the mean over the batch, the sample itself among them, from the reward of REINFORCE. For $B$

@@ -31,11 +31,12 @@ but for every (`gamma` + 1)-th token.
 Differences from the paper
 --------------------------
 1. The paper's models are encoder-decoders; here both are decoder-only and read the prompt.
-2. The paper decodes greedily. Drawing both models' tokens is its own notation, and what this file does; thresholds look
-   at the models' untempered laws, so that they mean the same at every temperature, 0 included.
+2. The paper decodes greedily. Drawing both models' tokens (`own`) is its own notation, and what this file does;
+   thresholds look at the models' untempered laws, so that they mean the same at every temperature, 0 included.
 3. A token that the large model would write itself is never rolled back, however unlikely; with the small window of
    `gamma` tokens this is taken from the published code.
-4. Every drafted token is checked. In the published code a text also ends unchecked, where the small model ends it.
+4. Every drafted token is checked (`count_kept`). In the published code a text also ends unchecked, where the small
+   model ends it.
 5. Published code compares only the first token above `rollback` with the large model's choice. If these are equal, the
    rest of the window stays, whatever it holds. After a rollback it runs the large model once more over the window, and
    it misses an end of the text that a rollback has written.

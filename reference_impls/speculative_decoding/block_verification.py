@@ -35,9 +35,9 @@ at temperature 0, the two agree.
 
 Differences from the paper
 --------------------------
-1. The paper writes $M_b$ for the target, $M_s$ for the drafter and $p_i$ for the weight $w_i$.
+1. The paper writes $M_b$ for the target, $M_s$ for the drafter and $p_i$ for the weight $w_i$ (`prefix_weights`).
 2. After the block nothing is drafted. With $q_{\gamma+1} = 0$ the general $h_i$ and residual give the paper's special
-   case, $h_\gamma = w_\gamma$ and $p_{\gamma+1}$, so there is no second branch.
+   case, $h_\gamma = w_\gamma$ and $p_{\gamma+1}$, so `verify_block` has no second branch.
 3. The second verification algorithm that the paper mentions besides is left out.
 4. Published code: vLLM-Ascend had a rule under this name until its pull request 7808. It keeps the longest prefix with
    $w_i \ge u_1 \cdots u_i$, for uniform $u_j$, and draws the extra token from

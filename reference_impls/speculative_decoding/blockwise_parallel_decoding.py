@@ -28,10 +28,12 @@ The approximate rules are lossy on purpose: `top` $> 1$ keeps a guess among the 
 
 Differences from the paper
 --------------------------
-1. The model is frozen and its own head is head 1, so the reference is the original model. The paper also passes head 1
-   through the new layer and reports its best block sizes with a fine-tuned model and distilled data.
-2. The paper decodes greedily; drawing $y_i$ extends the same rule to sampling.
-3. Rejected tokens are cropped from a key-value cache; the paper's decoder is a Transformer, its checks are the same.
+1. The model is frozen and its own head is head 1, before those of `BlockHeads`, so the reference is the original model.
+   The paper also passes head 1 through the new layer and reports its best block sizes with a fine-tuned model and
+   distilled data.
+2. The paper decodes greedily; drawing $y_i$ (`drawn`) extends the same rule to sampling.
+3. Rejected tokens are cropped from a key-value cache (`cache.crop`); the paper's decoder is a Transformer, its checks
+   are the same.
 4. The distance-based acceptance for ordinal outputs such as pixel intensities has no meaning for text and is left out.
 
 Example

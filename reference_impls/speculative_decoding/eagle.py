@@ -36,12 +36,12 @@ every node. At temperature 0 the children are the drafter's likeliest tokens, an
 
 Differences from the paper
 --------------------------
-1. The paper calls the second-to-top layer's output the feature. Here it is that output after the final norm, which is
-   what the head reads and what the published code takes too.
-2. Embeddings are brought to the features' size before both are joined. The published layer leaves out its first norm;
-   here it is an ordinary layer of the target's kind.
-3. The paper does not say whether siblings may be equal. Here, as in the published code, they never are.
-4. The first pass reads the prompt and emits one token, because nothing can be drafted without a feature.
+1. The paper calls the second-to-top layer's output the feature. Here it is that output after the final norm
+   (`target.norm(hidden)`), which is what the head reads and what the published code takes too.
+2. Embeddings are brought to the features' size (`F.rms_norm`) before both are joined. The published layer leaves out
+   its first norm; here it is an ordinary layer of the target's kind.
+3. The paper does not say whether siblings may be equal. Here, as in the published code, they never are (`children`).
+4. The first pass reads the prompt and emits one token, because nothing can be drafted without `features`.
 5. Published code for EAGLE-1 draws the extra token after a fully accepted path from the plain softmax: temperature and
    top-p are forgotten there. At temperature 0.5 this moves the law of three tokens by 0.11 (total variation, on a tiny
    model with a faultless drafter of one token). The code of its successors applies them.

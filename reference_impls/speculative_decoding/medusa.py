@@ -38,17 +38,19 @@ text does not depend on the seed. At temperature 0, with $\epsilon, \delta \le 1
 Differences from the paper
 --------------------------
 1. Typical acceptance is the paper's way to sample; it names rejection sampling as the other one. Here the exact rule is
-   the default, as tree-wise rejection sampling (Miao et al., 2024).
+   the default, as tree-wise rejection sampling (`verify_tree`; Miao et al., 2024).
 2. Medusa-1: the target is frozen, so "exact" refers to the given model. Medusa-2, which also trains the target, is left
    out.
 3. For self-distillation the paper trains the heads on text that the target wrote, and takes its law as the label only
    for the target that Medusa-2 changes. With `distil` the heads learn that law on any text, and nothing is generated.
-4. $k$ counts the target's own head, as in blockwise parallel decoding: $k - 1$ Medusa heads.
-5. Accuracies are measured against the target's best token after held-out text, not after text of its own.
+4. $k$ counts the target's own head, as in blockwise parallel decoding: $k - 1$ `MedusaHeads`.
+5. Accuracies (`rank_accuracy`) are measured against the target's best token after held-out text, not after text of its
+   own.
 6. Published code has two more sampling modes, which draw a token for each root-to-leaf path on its own and compare. A
    node that several paths share is drawn several times, and a rejected draw is thrown away and drawn anew, so guesses
    are favoured: for one guess of probability 0.3 on four paths, the total variation from $p$ is 0.53.
-7. Published code shares one residual block among all layers of a head where a head has several; here it has one.
+7. Published code shares one residual block among all layers of a head where a head has several; here it has one
+   (`self.inner`).
 
 Example
 -------

@@ -31,10 +31,10 @@ takes $x$ out of $p$ after a rejection.
 Differences from the paper
 --------------------------
 1. The target's first pass reads the prompt together with the first tree, so a run has no separate prefill pass.
-2. All occurrences are counted. The suffix array has them sorted already, so that each node of the trie is a run of
-   equal rows and its weight the length of the run; no trie of the whole is built. The published code stops after 5,000
-   places, those whose continuations come first in the order of token ids.
-3. The suffix array is made by prefix doubling, for the datastore is small; the published code uses libsais, and looks
+2. All occurrences are counted (`trie`). The suffix array has them sorted already, so that each node of the trie is a
+   run of equal rows and its weight the length of the run; no trie of the whole is built. The published code stops after
+   5,000 places, those whose continuations come first in the order of token ids.
+3. The `suffix_array` is made by prefix doubling, for the datastore is small; the published code uses libsais, and looks
    up no fewer than 2 tokens.
 4. Published code is exact when greedy and biased when it samples. It draws once for every path of the tree instead of
    once a node, takes the path with the most agreement, and after a disagreement throws the draw away and draws again.

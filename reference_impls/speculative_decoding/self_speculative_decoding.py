@@ -40,7 +40,7 @@ Differences from the paper
    recipe runs the whole loop on training text, counts what is run, and multiplies with the measured time of each half
    and of a pass.
 2. `gamma` is the longest draft here, as everywhere in this project.
-3. The threshold starts anew in each call; the authors' evaluation carries it from prompt to prompt.
+3. The threshold (`adapted`) starts anew in each call; the authors' evaluation carries it from prompt to prompt.
 4. Published code, with its defaults in sampling mode (`do_sample_draft=False`), drafts the argmax and judges it as if
    it were drawn from the soft law: between two flat laws of three tokens, the law of two tokens is off by 0.64 (total
    variation). The authors' own evaluation samples the draft, which is exact. One list of random numbers decides there

@@ -39,13 +39,13 @@ children are the $k_i$ best tokens, and the path is the greedy text.
 Differences from the paper
 --------------------------
 1. The paper draws the children of a node independently of each other and tries them in random order. Here one drafter
-   never names a token twice below a node, and the order is that of the draws. Both are exact, no try is wasted, and the
-   limit at temperature 0 is the paper's choice of the top $k_i$.
+   never names a token twice below a node (`grow`), and the order is that of the draws. Both are exact, no try is
+   wasted, and the limit at temperature 0 is the paper's choice of the top $k_i$.
 2. Nodes lie level by level in the cache, the paper's depth first. The mask and the positions decide, not the order.
-3. A drafter reads its growing tree anew at each depth, from a cache that ends before the tree: as many passes as the
-   paper's, with a few more tokens in each.
+3. A drafter reads its growing tree anew at each depth, from a cache that ends before the tree (`cache.crop(start)`): as
+   many passes as the paper's, with a few more tokens in each.
 4. The drafters run one after another. The paper runs them in parallel on several GPUs, where a second one costs no
-   time; here it costs as many passes as the first.
+   time; here it costs as many `passes` as the first.
 5. Boosting: the paper drops a prompt whose whole continuation an earlier drafter got right. In `loss` every token is a
    sample, and what an earlier drafter gets right keeps a tenth of its weight, so that the new drafter does not unlearn
    how a text goes on.

@@ -30,7 +30,7 @@ likely than $p / l$.
 Differences from the paper
 --------------------------
 1. Any model of the same vocabulary can draft; beside a small language model, `Bigram` shows the cheapest kind.
-2. Lenience at temperature 0 follows from the general rule on one-hot laws, where it changes nothing; the paper's
+2. `lenience` at temperature 0 follows from the general rule on one-hot laws, where it changes nothing; the paper's
    appendix compares $p(x)$ with $l \max p$ of the soft law instead.
 3. The target's first pass reads the prompt together with the first guesses, so a run has no separate prefill pass.
 

@@ -30,8 +30,8 @@ Filters keep this exact: a token outside the target's nucleus has $p = 0$ and is
 
 Differences from the paper
 --------------------------
-1. The paper calls the target $q$ and the draft $p$, and the draft length $K$. Here, as everywhere in this project,
-   $p$ is the target, $q$ the drafter and $\gamma$ the draft length.
+1. The paper calls the target $q$ and the draft $p$, and the draft length $K$. Here, as everywhere in this project, $p$
+   is the target, $q$ the drafter and $\gamma$ (`gamma`) the draft length.
 2. The paper trains a drafter for its target: wide and shallow, because it runs on many accelerators. The zoo's drafter
    is shallow too, two layers against twenty-four, and the target was grown from it.
 3. The target's first pass reads the prompt together with the first draft.

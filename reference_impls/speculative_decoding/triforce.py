@@ -34,13 +34,14 @@ top level may judge it as a draw from $\hat p$, whatever the partial cache holds
 
 Differences from the paper
 --------------------------
-1. A head of grouped queries scores chunks by the sum of the group's queries; the paper's models have no groups.
+1. A head of grouped queries scores chunks by the sum of the group's queries (`choose`); the paper's models have no
+   groups.
 2. The tokens behind the last whole chunk, fewer than `chunk`, stay as well as the first chunk.
 3. The drafter reads of a long prompt only what its window holds. Tokens are placed by their place in the window, as in
-   StreamingLLM. Since rotary attention sees only distances, it is enough to turn the sinks' keys on by as many places
-   as were dropped behind them.
-4. Rolling acceptance is the mean of the last step's and of its own value before. `stride` and `threshold` are ours; the
-   published code fills the partial cache once, and is measured on 256 tokens.
+   StreamingLLM. Since rotary attention sees only distances, it is enough to turn the sinks' keys on (`slide`) by as
+   many places as were dropped behind them.
+4. Rolling acceptance (`rate`) is the mean of the last step's and of its own value before. `stride` and `threshold` are
+   ours; the published code fills the partial cache once, and is measured on 256 tokens.
 5. The full cache is not kept in another memory and streamed in, though that is where the method gains most.
 6. Published code replaces a guess that the middle level rejects by a draw from $\hat p$, not from the residual, and
    still calls it a draw from $\hat p$. The top level is then fooled: even where $\hat p = p$, a token comes out with

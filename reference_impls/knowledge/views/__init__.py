@@ -8,6 +8,7 @@ from reference_impls.knowledge.results import Results
 from reference_impls.knowledge.taxonomy import Taxonomy
 from reference_impls.knowledge.views import (
     acceptance,
+    calculator,
     comparison,
     engines,
     errata,
@@ -26,6 +27,7 @@ VIEWS: Mapping[str, tuple[str, View]] = {
     "comparison": ("Table", comparison.page),
     "guide": ("Which for my workload?", guide.page),
     "replay": ("Side by side", replay.page),
+    "calculator": ("Calculator", calculator.page),
     "engines": ("Engines", engines.page),
     "lineage": ("Lineage", lineage.page),
     "timeline": ("Timeline", timeline.page),

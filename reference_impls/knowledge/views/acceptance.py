@@ -74,7 +74,7 @@ def _figures(found: dict[str, Any]) -> str:
 
 
 def _places(found: dict[str, Any]) -> str:
-    head = ("", *(f"guess {i}" for i in range(1, found["gamma"] + 1)))
+    head = ("Chance", *(f"guess {i}" for i in range(1, found["gamma"] + 1)))
     rows = [
         ("kept if all before were", *map(_percent, found["conditional"])),
         ("kept at all", *map(_percent, found["unconditional"])),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from reference_impls.knowledge.markdown import front_matter, join, table
-from reference_impls.knowledge.method_page import NEEDS, guarantee_badge
+from reference_impls.knowledge.markdown import bullets, front_matter, join, section, table
+from reference_impls.knowledge.method_page import GUARANTEES, NEEDS, guarantee_badge
 from reference_impls.knowledge.results import Results
-from reference_impls.knowledge.taxonomy import Method, Need, Taxonomy
+from reference_impls.knowledge.taxonomy import Guarantee, Method, Need, Taxonomy
 
 LEAD = "Every technique of the taxonomy with what it promises, what it asks for, and where it runs today."
 COLUMNS = ("Method", "Family", "Guarantee", "Needs", "Training", "Year", "Code here", "Engines")
@@ -22,8 +22,24 @@ def page(taxonomy: Taxonomy, _: Results) -> str:
             f'<p class="lead">{LEAD}</p>',
             f'<div class="sift" data-filters="{",".join(FILTERS)}" markdown>\n\n{table(COLUMNS, rows)}\n\n</div>',
             "The words of the columns are explained with the [taxonomy](../taxonomy.md#guarantees).",
+            section("Lossless without training", _lossless(taxonomy)),
         ]
     )
+
+
+def _lossless(taxonomy: Taxonomy) -> str:
+    """The answer to a question that many come with: what is exact and asks for no training, by promise."""
+    lists = []
+    for guarantee in (Guarantee.EXACT_DISTRIBUTION, Guarantee.EXACT_GREEDY):
+        found = [m for m in taxonomy.methods if m.guarantee is guarantee and training(m) == "none"]
+        found.sort(key=lambda m: Need.TARGET_ONLY not in m.needs)  # stable: what needs least comes first
+        items = [f"[{m.name}](../methods/{m.id}.md): {', '.join(NEEDS[need][0] for need in m.needs)}" for m in found]
+        label, meaning = GUARANTEES[guarantee]
+        lists += [f"**{label}**: {meaning}.\n\n{bullets(items)}"] if items else []
+    lead = (
+        "With what each needs instead; where that is a drafter, it must exist already, as a smaller model of a family."
+    )
+    return "\n\n".join([lead, *lists]) if lists else ""
 
 
 def row(method: Method, taxonomy: Taxonomy) -> tuple[str, ...]:

@@ -30,12 +30,15 @@ def address(there: str, here: str, *, directories: bool = True) -> str:
 
 
 def label(method: Method, x: float, y: float, href: str, *, faint: bool = False) -> str:
-    """The method's name as a link, its middle left at (x, y); the title tells paper and year."""
+    """The method's name as a link, its middle left at (x, y); the title tells paper and year.
+
+    The address stands in `xlink:href`, which no generator rewrites; in raw HTML Zensical makes relative ones longer.
+    """
     kind = f"draw__node draw__node--{method.category}{' draw__node--faint' if faint else ''}"
     title = html.escape(f"{method.paper.title} ({method.paper.year})")
     done = "●" if method.is_implemented else "○"
     return (
-        f'<a class="{kind}" href="{html.escape(href)}"><title>{title}</title>'
+        f'<a class="{kind}" xlink:href="{html.escape(href)}"><title>{title}</title>'
         f'<text x="{x:.0f}" y="{y:.0f}" dominant-baseline="middle">{done} {html.escape(method.name)}</text></a>'
     )
 

@@ -34,7 +34,7 @@ ENGINES = {
     "transformers": Engine("5.23.0", "2026-11-13", "https://github.com/huggingface/transformers/tree/v5.23.0", SETUP),
     "vLLM": Engine("0.33.0", "2026-11-01", "https://github.com/vllm-project/vllm/tree/v0.33.0"),
     "SGLang": Engine("0.5.23", "2026-10-30", "https://github.com/sgl-project/sglang/tree/v0.5.23"),
-    "TensorRT-LLM": Engine("main, 2026", "September 2026", "https://github.com/NVIDIA/TensorRT-LLM"),
+    "TensorRT-LLM": Engine("commit 04c8822c", "2026", "https://github.com/NVIDIA/TensorRT-LLM/commit/04c8822c"),
     "llama.cpp": Engine("commit 00dc8057", "2026", "https://github.com/ggml-org/llama.cpp/commit/00dc8057"),
     "mlx-lm": Engine("0.32.2", "2026-10-16", "https://github.com/ml-explore/mlx-lm/tree/v0.32.2"),
 }
@@ -69,8 +69,8 @@ def page(taxonomy: Taxonomy, _: Results) -> str:
 
 READING = (
     "The Python packages were read as published; a link to a file leads to the same file at the tag of that release. "
-    "TensorRT-LLM and llama.cpp were read in single files of the commits that their links name. Capitals in a command "
-    "are yours to fill in; lengths are examples."
+    "TensorRT-LLM and llama.cpp were read in single files of the commits that their links name; what a pull request "
+    "says is marked as such. Capitals in a command are yours to fill in; lengths are examples."
 )
 
 

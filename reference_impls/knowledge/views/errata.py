@@ -333,7 +333,7 @@ def _method(erratum: Erratum, taxonomy: Taxonomy) -> str:
 def _erratum(erratum: Erratum, taxonomy: Taxonomy, finding: Mapping[str, Any]) -> str:
     example = erratum.example.format(**{name: _given(value) for name, value in finding["given"].items()})
     seen = "; ".join(seen.link for seen in erratum.seen)
-    word = "Text" if finding["law"] else ""
+    word = "Text" if finding["law"] else "Quantity"
     return join(
         [
             f"### {erratum.title} {{ #{erratum.id} }}",

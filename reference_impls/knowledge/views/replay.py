@@ -30,17 +30,17 @@ def page(taxonomy: Taxonomy, results: Results) -> str:
         return join([*head, note("Not recorded yet", "`accelgen trace` records the runs that stand here.", "planned")])
     names = {id: PLAIN if id == BASELINE else taxonomy.method(id).name for id in traces}
     shown = opening(traces)
-    before = "".join(_still(names[id], _link(id, results), traces[id]) for id in shown)
+    before = "".join(_still(names[id], traces[id]) for id in shown)
     legend = trace_html.legend([run for trace in traces.values() for run in trace["runs"]], traces[BASELINE])
     player = trace_html.player(f'<div class="replay__pair">{before}</div>', data(taxonomy, results, traces, shown))
-    others = ", ".join(f"[{names[id]}](../methods/{id}.md#a-real-run)" for id in traces if id not in shown)
+    pages = ", ".join(f"[{names[id]}](../methods/{id}.md#a-real-run)" for id in traces if id != BASELINE)
     return join(
         [
             *head,
             f'<p class="lead">{LEAD}</p>',
             f'<figure class="trace replay" data-search-exclude>{legend}{player}</figure>',
             READ,
-            f"Recorded on the same prompt as well: {others}." if others else "",
+            f"Recorded on the same prompt: {pages}.",
         ]
     )
 
@@ -87,8 +87,7 @@ def _link(id: str, results: Results) -> str:
     return "" if id == BASELINE else address(f"methods/{id}.md", HERE, directories=results.directories) + "#a-real-run"
 
 
-def _still(name: str, link: str, trace: Trace) -> str:
+def _still(name: str, trace: Trace) -> str:
     run = trace["runs"][0]
-    title = f'<a href="{escape(link)}">{escape(name)}</a>' if link else escape(name)
     words = f"<p>{escape(run['title'])}: {escape(trace_html.summary(run))}</p>"
-    return f'<div><p class="player__name">{title}</p>{words}{trace_html.still(run, trace)}</div>'
+    return f'<div><p class="player__name">{escape(name)}</p>{words}{trace_html.still(run, trace)}</div>'
