@@ -122,7 +122,7 @@ CATALOGUE = [Mutant(*row[:4], row[4:]) for row in (
     ("crop-lengthens-layers-that-lag", "core/cache", "[min(n, length) for", "[length for", CACHE),
     ("keep-the-first-slots", "core/cache", "index_select(3, rows)", "narrow(3, length, len(path)).clone()", TREE),
     ("keep-from-the-start", "core/cache", "dtype=torch.long) + length", "dtype=torch.long)", CACHE),
-    ("growth-loses-the-past", "core/cache", "self._store[:, :, :, : old.shape[3]] = old", "pass", CACHE),
+    ("growth-loses-the-past", "core/cache", "new[:, :, :, : old.shape[3]] = old", "pass", CACHE),
     ("length-of-the-longest-layer", "core/cache", "return min(self._lengths)", "return max(self._lengths)", CACHE),
     ("target-cache-keeps-a-rejected-token", LEVIATHAN,
      "target_cache.crop(len(tokens) - 1)", "target_cache.crop(len(tokens))", GREEDY),

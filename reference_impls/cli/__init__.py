@@ -44,6 +44,7 @@ for command in (
     catalogue.show,
     catalogue.cite,
     catalogue.copy,
+    catalogue.export_hf,
     running.run,
     proofs.verify,
     catalogue.validate,
@@ -52,6 +53,7 @@ for command in (
     measuring.trace,
 ):
     settings = running.CONTEXT if command is running.run else None
-    app.command(command.__name__.removesuffix("_methods"), context_settings=settings)(command)
+    name = command.__name__.removesuffix("_methods").replace("_", "-")
+    app.command(name, context_settings=settings)(command)
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(site.app, name="docs")

@@ -14,7 +14,7 @@ from rich.text import Text
 from reference_impls.cli.output import AsJson, OutFile, console, write, write_json
 from reference_impls.knowledge import exports
 from reference_impls.knowledge.loading import PROJECT_ROOT, TaxonomyError, load_taxonomy, suggestion
-from reference_impls.knowledge.results import read_results, site_address
+from reference_impls.knowledge.results import BASELINE, read_results, site_address
 from reference_impls.knowledge.taxonomy import Guarantee, ImplementationStatus, Method, Taxonomy
 
 LLMS = "llms"
@@ -107,6 +107,17 @@ def copy(id: MethodId, output: OutFile = None) -> None:
 
     method = implemented(load_taxonomy(), id)
     write(bundle(method.id), output)
+
+
+def export_hf(
+    id: MethodId,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is new or empty.")],
+) -> None:
+    """Write a method as a custom_generate folder, with which transformers runs it on any decoder."""
+    from reference_impls.export_hf import export_hf as write_folder
+
+    method = None if id == BASELINE else implemented(load_taxonomy(), id)
+    typer.echo(f"wrote {write_folder(id, folder, method)}", err=True)
 
 
 def validate(

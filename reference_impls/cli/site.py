@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,10 +17,24 @@ from reference_impls.knowledge.loading import PROJECT_ROOT
 app = typer.Typer(no_args_is_help=True, help="The documentation site: build, serve, check.")
 
 
+class Generator(StrEnum):
+    """What makes pages out of Markdown."""
+
+    MKDOCS = "mkdocs"
+    ZENSICAL = "zensical"
+
+
 @app.command()
-def build() -> None:
+def build(
+    generator: Annotated[Generator, typer.Option("--with", help="Zensical builds into build/zensical/site.")] = (
+        Generator.MKDOCS
+    ),
+) -> None:
     """Build the site into site/; every warning is an error."""
-    _mkdocs("build", "--strict", "--clean")
+    if generator is Generator.ZENSICAL:
+        _zensical(PROJECT_ROOT / "build" / "zensical")
+    else:
+        _mkdocs("build", "--strict", "--clean")
 
 
 @app.command()
@@ -44,9 +61,28 @@ def check() -> None:
 
 def _mkdocs(*arguments: str) -> None:
     """Run mkdocs on the project. A failed build ends with mkdocs' own exit code."""
+    _in_checkout()
+    _run(["mkdocs", *arguments], PROJECT_ROOT)
+
+
+def _zensical(folder: Path) -> None:
+    """Lay the project out in the folder, because Zensical runs no hooks, and build it there."""
+    from reference_impls.knowledge.publish import stage
+
+    _in_checkout()
+    if not importlib.util.find_spec("zensical"):
+        raise ValueError("Zensical is not installed: pip install zensical")
+    stage(folder)
+    _run(["zensical", "build", "--strict"], folder)
+
+
+def _in_checkout() -> None:
     if not (PROJECT_ROOT / "mkdocs.yml").is_file():
         raise ValueError("there is no mkdocs.yml: the site is built in a checkout of the project, after make install")
+
+
+def _run(module: list[str], folder: Path) -> None:
     quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}  # the version is pinned
-    done = subprocess.run([sys.executable, "-m", "mkdocs", *arguments], cwd=PROJECT_ROOT, env=quiet, check=False)
+    done = subprocess.run([sys.executable, "-m", *module], cwd=folder, env=quiet, check=False)
     if done.returncode:
         raise typer.Exit(done.returncode)

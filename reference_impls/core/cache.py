@@ -15,8 +15,12 @@ class Cache:
     """
 
     def __init__(self, layers: int, kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
-        self._store = torch.empty(layers, 2, kv_heads, 64, head_dim, dtype=dtype, device=device)
+        self._hold(torch.empty(layers, 2, kv_heads, 64, head_dim, dtype=dtype, device=device))
         self._lengths = [0] * layers
+
+    def _hold(self, store: Tensor) -> None:
+        self._store = store
+        self._layers = [(store[layer, 0], store[layer, 1]) for layer in range(len(store))]  # views, made once
 
     def __len__(self) -> int:
         return min(self._lengths)
@@ -30,8 +34,7 @@ class Cache:
         past, end = self._lengths[layer], self._lengths[layer] + k.shape[-2]
         if end > self._store.shape[3]:
             self._grow(end)
-        store = self._store[layer]
-        keys, values = store[0], store[1]  # [kv_heads, capacity, head_dim]
+        keys, values = self._layers[layer]
         keys.narrow(1, past, end - past).copy_(k)
         values.narrow(1, past, end - past).copy_(v)
         self._lengths[layer] = end
@@ -41,8 +44,9 @@ class Cache:
         old = self._store
         shape = list(old.shape)
         shape[3] = max(end, 2 * shape[3])
-        self._store = old.new_empty(shape)
-        self._store[:, :, :, : old.shape[3]] = old
+        new = old.new_empty(shape)
+        new[:, :, :, : old.shape[3]] = old
+        self._hold(new)
 
     def crop(self, length: int) -> None:
         """Forget every token from `length` on, in all layers. Nothing is copied."""

@@ -71,17 +71,22 @@ def rotate(x: Tensor, turn: Turn) -> Tensor:
 
 
 class Norm(nn.RMSNorm):
-    """Root-mean-square norm (Zhang and Sennrich, 2019) of x [..., dim].
+    """Root-mean-square norm (Zhang and Sennrich, 2019) of x [..., dim]: w x / sqrt(mean(x^2) + eps).
 
-    On a processor PyTorch composes its own of ten operations, where a quarter of a small model's pass goes.
+    On a processor PyTorch composes its own of ten operations, which take a quarter of a small model's pass.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """As `nn.RMSNorm`, in half the operations."""
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__(dim, eps=eps)
+        self.root = dim**0.5
+        self.floor = torch.tensor((dim * eps) ** 0.5, device="cpu")  # without dimensions it joins any device and dtype
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """As `nn.RMSNorm`, in half the operations, and past the hooks of nn.Module, which take as long as two."""
         if not x.is_cpu or x.dtype.itemsize < 4:  # one kernel there; and narrow types are summed in a wider one
-            return super().forward(x)
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return x * length.square().mul_(1 / x.shape[-1]).add_(self.eps).rsqrt_() * self.weight
+            return self.forward(x)
+        length = torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self.floor)  # [..., 1]
+        return x / length * (self.weight * self.root)
 
 
 class Attention(nn.Module):

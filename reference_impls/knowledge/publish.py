@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from reference_impls.knowledge.loading import PROJECT_ROOT, load_taxonomy
-from reference_impls.knowledge.pages import FOLDERS, pages
+from reference_impls.knowledge.pages import FOLDERS, navigation, pages
 from reference_impls.knowledge.results import read_results
 from reference_impls.knowledge.taxonomy import Taxonomy
+from reference_impls.knowledge.views.glossary import tooltips
 
 
 def publish(root: Path = PROJECT_ROOT, *, directories: bool = True) -> Taxonomy:
@@ -21,6 +24,26 @@ def publish(root: Path = PROJECT_ROOT, *, directories: bool = True) -> Taxonomy:
     results = replace(read_results(taxonomy, taxonomy_file), directories=directories)
     write(pages(taxonomy, results), root / "docs")
     return taxonomy
+
+
+def stage(folder: Path, root: Path = PROJECT_ROOT) -> None:
+    """Lay the site out anew in `folder` for a generator that knows no hooks, such as Zensical.
+
+    There stand docs/ with the generated pages, and mkdocs.yml with what docs/hooks.py gives to MkDocs: the navigation
+    and the glossary. Raises TaxonomyError if the taxonomy is not valid.
+    """
+    taxonomy_file = root / "taxonomy.yaml"
+    taxonomy = load_taxonomy(taxonomy_file)
+    files = pages(taxonomy, read_results(taxonomy, taxonomy_file))
+    shutil.rmtree(folder, ignore_errors=True)
+    generated = shutil.ignore_patterns(*FOLDERS, "__pycache__")
+    shutil.copytree(root / "docs", folder / "docs", ignore=generated)
+    write(files, folder / "docs")
+    (folder / "reference_impls").symlink_to(root / "reference_impls")  # for the pages of the API
+    config = (root / "mkdocs.yml").read_text(encoding="utf-8")
+    glossary, nav = json.dumps({"glossary": tooltips(taxonomy)}), json.dumps(navigation(taxonomy))  # JSON is YAML
+    config = config.replace("  - abbr\n", f"  - abbr: {glossary}\n") + f"\nnav: {nav}\n"
+    (folder / "mkdocs.yml").write_text(config, encoding="utf-8")
 
 
 def write(files: dict[str, str], docs: Path) -> list[str]:

@@ -22,7 +22,7 @@ FETCHED = {
     "script": ("src",), "source": ("src", "srcset"), "track": ("src",), "use": ("href", "xlink:href"),
     "video": ("src", "poster"),
 }  # fmt: skip
-FOLLOWED = {"a": ("href",), "area": ("href",), "form": ("action",)}
+FOLLOWED = {"a": ("href", "xlink:href"), "area": ("href",), "form": ("action",)}
 NAMED_ONLY = {"canonical", "alternate", "author", "license", "me"}  # `link` relations that fetch nothing
 CSS_URL = re.compile(r"""url\(\s*(?:"([^"]*)"|'([^']*)'|([^)"']*))\s*\)|@import\s+(?:"([^"]*)"|'([^']*)')""")
 CSS_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)

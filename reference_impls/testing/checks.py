@@ -65,12 +65,18 @@ def guessed(drafted: list[int], parents: list[int], kept: list[int]) -> bool:
 def counted(**blocks: Any) -> Iterator[Counter[str]]:
     """Count the passes of models while inside, by how often attention begins in the given blocks (their first ones)."""
     calls: Counter[str] = Counter()
-    hooks = [
-        block.attention_norm.register_forward_hook(lambda *_, name=name: calls.update([name]))
-        for name, block in blocks.items()
-    ]
+
+    def noted(name: str, project: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(*args: Any) -> Any:
+            calls.update([name])
+            return project(*args)
+
+        return counting
+
+    for name, block in blocks.items():
+        block.attention.project = noted(name, block.attention.project)
     try:
         yield calls
     finally:
-        for hook in hooks:
-            hook.remove()
+        for block in blocks.values():
+            del block.attention.project
