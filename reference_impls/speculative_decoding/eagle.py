@@ -78,9 +78,9 @@ Ranks = tuple[int, ...]  # where a node stands in the tree: the rank among its s
 # The tree of the paper's figure 9: likelier branches are wider and deeper.
 FIGURE_9 = "0 1 2 3 00 01 02 10 11 20 21 30 000 001 002 010 011 020 021 100 0000 0001 0002 00000 00001"
 CHOICES: tuple[Ranks, ...] = tuple(tuple(map(int, path)) for path in FIGURE_9.split())
-# For models whose pass over 26 tokens costs clearly more than a pass over one, a tree of 8 nodes.
-EIGHT = "0 1 2 00 01 10 000 0000"
-SMALL: tuple[Ranks, ...] = tuple(tuple(map(int, path)) for path in EIGHT.split())
+# For models whose pass over 26 tokens costs clearly more than a pass over one: a chain with one second choice.
+FIVE = "0 1 00 000 0000"
+SMALL: tuple[Ranks, ...] = tuple(tuple(map(int, path)) for path in FIVE.split())
 
 
 class EagleDrafter(nn.Module):
@@ -209,13 +209,13 @@ def children(sampler: Sampler, logits: Tensor, width: int) -> tuple[Tensor, Tens
     """
     if sampler.temperature == 0:
         best = logits.topk(width).indices
-        return best, F.one_hot(best, logits.shape[-1]).to(logits.dtype)
-    q, tokens, laws = sampler.probs(logits), list[Tensor](), list[Tensor]()
-    for _ in range(width):
+        return best, logits.new_zeros(*best.shape, logits.shape[-1]).scatter_(-1, best[..., None], 1.0)
+    q = sampler.probs(logits)
+    tokens, laws = [sampler.draw(q)], [q]
+    while len(tokens) < width:
+        q = residual(q, torch.zeros_like(q).scatter_(-1, tokens[-1][:, None], 1.0))
         tokens.append(sampler.draw(q))
         laws.append(q)
-        taken = torch.arange(q.shape[-1], device=q.device) == tokens[-1][:, None]
-        q = residual(q, taken.to(q.dtype))
     return torch.stack(tokens, 1), torch.stack(laws, 1)
 
 
