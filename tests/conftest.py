@@ -1,9 +1,12 @@
 """What all tests share: one thread, and one test for every check that the taxonomy asks of an implemented method."""
 
 import importlib
+import os
+from pathlib import Path
 
 import pytest
 import torch
+from sites import built
 
 from reference_impls.knowledge.loading import load_taxonomy
 from reference_impls.testing import SUITES, suites_for
@@ -19,6 +22,25 @@ def pytest_configure(config):
 def _fixed_seed():
     """A test that draws random numbers draws the same ones every time."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory) -> Path:
+    """A folder that all workers of this session have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def built_site(shared) -> Path:
+    """The site as `accelgen docs build` makes it."""
+    return built("site", shared)
+
+
+@pytest.fixture(scope="session")
+def offline_site(shared) -> Path:
+    """The site as `make offline` makes it, without a server in mind."""
+    return built("offline", shared)
 
 
 def implemented():

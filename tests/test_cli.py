@@ -244,7 +244,7 @@ def test_run_knows_the_baseline_and_the_translators() -> None:
         (["--gama", "4"], "did you mean 'gamma'?"),
         (["--gamma", "four"], "--gamma cannot be 'four'"),
         (["--gamma"], "--gamma needs a value"),
-        (["--drafter", "x"], "has no option --drafter"),
+        (["--drafter", "x"], "--drafter needs --target"),
         (["stray"], "belongs to no option"),
         (["--gamma", "0"], "gamma"),
         (["--temperature", "-1"], "temperature is -1"),
@@ -304,6 +304,7 @@ def test_colours_need_a_terminal_and_consent() -> None:
 def test_a_sound_site_passes_and_a_dead_link_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site, "PROJECT_ROOT", tmp_path)
     assert "there is no mkdocs.yml" in refusal("docs", "build")
+    assert "there is no mkdocs.yml" in refusal("docs", "build", "--with", "zensical")
     assert "build the site first" in refusal("docs", "check")
     page = tmp_path / "site" / "index.html"
     page.parent.mkdir()
@@ -319,6 +320,8 @@ def test_the_exit_code_of_a_failed_build_is_passed_on(tmp_path: Path, monkeypatc
     monkeypatch.setattr(site, "PROJECT_ROOT", tmp_path)
     (tmp_path / "mkdocs.yml").write_text("site_name: x\nnonsense: true\n", encoding="utf-8")
     accelgen("docs", "build", code=1)
+    monkeypatch.setattr(site.importlib.util, "find_spec", lambda _: None)
+    assert "pip install zensical" in refusal("docs", "build", "--with", "zensical")
 
 
 # ---- verify and zoo -----------------------------------------------------------------------------------------------

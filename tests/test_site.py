@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +50,7 @@ def test_a_good_site_has_no_problem(site: Path) -> None:
     [
         ('<a href="../gone/">x</a>', "../gone/ leads to nothing"),
         ('<a href="../../outside.html">x</a>', "../../outside.html leads to nothing"),
+        ('<svg><a xlink:href="gone.html">x</a></svg>', "gone.html leads to nothing"),
         ('<img src="gone.png">', "gone.png leads to nothing"),
         ('<img srcset="../f.woff2 1x, gone.png 2x">', "gone.png leads to nothing"),
         ('<a href="#gone">x</a>', "#gone leads to a page without the id 'gone'"),
@@ -94,31 +92,30 @@ def test_an_empty_folder_is_no_site(tmp_path: Path) -> None:
         check(tmp_path)
 
 
-def build(folder: Path, *options: str, **settings: str) -> None:
-    """Build the site strictly into a folder, and check what was built."""
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder), *options]
-    env = os.environ | {"PYTHONPATH": str(PROJECT_ROOT), "NO_MKDOCS_2_WARNING": "1"} | settings
-    done = subprocess.run(command, cwd=PROJECT_ROOT, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    problems = check(folder)
+@pytest.mark.parametrize("name", ["built_site", "offline_site"])
+def test_the_site_is_clean(name: str, request: pytest.FixtureRequest) -> None:
+    problems = check(request.getfixturevalue(name))
     assert not problems, "\n".join(map(str, problems))
 
 
-def test_the_site_builds_strictly_and_is_clean_also_as_files(tmp_path: Path) -> None:
-    """One test for both, because they write the same generated pages with other addresses."""
-    build(tmp_path / "offline", "--no-directory-urls", OFFLINE="true")
-    drawing = (tmp_path / "offline" / "explore" / "lineage.html").read_text(encoding="utf-8")
+def test_the_offline_site_needs_no_server(offline_site: Path) -> None:
+    drawing = (offline_site / "explore" / "lineage.html").read_text(encoding="utf-8")
     assert 'href="../methods/eagle.html"' in drawing
-    assert (tmp_path / "offline" / "search" / "search_index.js").is_file(), "the search needs a server"
-    build(tmp_path / "site")
+    assert (offline_site / "search" / "search_index.js").is_file(), "the search needs a server"
+
+
+def test_pages_and_lists_for_programs_are_whole(built_site: Path) -> None:
     for method in load_taxonomy().methods:
-        page = (tmp_path / "site" / "methods" / method.id / "index.html").read_text(encoding="utf-8")
+        page = (built_site / "methods" / method.id / "index.html").read_text(encoding="utf-8")
         assert ("Not implemented yet" in page) != method.is_implemented
         check_page(page, method)
-    for address in check_llms((tmp_path / "site" / "llms.txt").read_text(encoding="utf-8")):
-        path = tmp_path / "site" / address.removeprefix(site_address())
+    for address in check_llms((built_site / "llms.txt").read_text(encoding="utf-8")):
+        path = built_site / address.removeprefix(site_address())
         assert (path / "index.html" if path.is_dir() else path).is_file(), address
-    source = "\n".join(path.read_text(encoding="utf-8") for path in (tmp_path / "site").rglob("*.html"))
+
+
+def test_no_markdown_comes_through_as_text(built_site: Path) -> None:
+    source = "\n".join(path.read_text(encoding="utf-8") for path in built_site.rglob("*.html"))
     assert "--8&lt;--" not in source, "a fragment was not included"
     assert not re.search(r"<p>(:::|===|\?\?\?|!!!) ", source), "Markdown of an extension came through as text"
 
