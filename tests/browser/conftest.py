@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 from sites import served
-from watching import Watched, executable
+
+from browser.watching import Watched, executable
 
 expect.set_options(timeout=30_000)  # milliseconds; the machine may have other things to do
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import expect
-from watching import Watched, start_at, tab_to
+
+from browser.watching import Watched, start_at, tab_to
 
 Visit = Callable[..., Watched]
 PLAYED = "methods/speculative-decoding-leviathan/"

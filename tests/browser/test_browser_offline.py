@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
-from watching import Watched
+
+from browser.watching import Watched
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from watching import THEME, Watched, executable, problems
 
+from browser.watching import THEME, Watched, executable, problems
 from reference_impls.knowledge.loading import PROJECT_ROOT, load_taxonomy
 from reference_impls.knowledge.pages import navigation
 
