@@ -79,7 +79,8 @@ class Norm(nn.RMSNorm):
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__(dim, eps=eps)
         self.root = dim**0.5
-        self.floor = torch.tensor((dim * eps) ** 0.5, device="cpu")  # without dimensions it joins any device and dtype
+        # Without dimensions it joins tensors of any device and dtype.
+        self.floor = torch.tensor((dim * eps) ** 0.5, dtype=torch.float64, device="cpu")
 
     def __call__(self, x: Tensor) -> Tensor:
         """As `nn.RMSNorm`, in half the operations, and past the hooks of nn.Module, which take as long as two."""
