@@ -16,6 +16,10 @@ TOLERANCE = 0.10  # a deviation above a tenth is explained
 SIZES = (1, 2, 3, 4, 5, 6, 7, 9, 11, 13, 17, 25)  # new tokens for which the cost of a pass is shown
 # Method id -> why the measured speedup is not the predicted one, in a sentence.
 WHY: dict[str, str] = {
+    "layerskip": (
+        "Its first four layers draft seven times in a row and find their weights at hand; the cost of four layers is a"
+        " median that CALM shares, whose runs of four layers stand deeper and come to weights that were pushed out."
+    ),
     "mask-predict": (
         "Between the calls of its two-layer model it chooses, masks and merges places with a dozen small tensor"
         " operations, which weigh most where a single pass writes the whole sentence."
