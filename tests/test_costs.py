@@ -287,7 +287,7 @@ def test_the_page_shows_what_passes_cost():
     units += [unit("drafter", "", 1, 100.0, 9), unit("drafter", "", 2, 150.0, 30)]
     page = predictions.predicted(TAXONOMY, measured, predicted | {"units": units})
     assert "takes 2.00 ms" in page
-    assert "| $k$ | as a chain | as a tree |" in page
+    assert "| New tokens $k$ | as a chain | as a tree |" in page
     assert "| 1 | 1.00 | – |" in page
     assert "| 5 | 1.25 | 1.30 |" in page
     assert "| drafter | forward |  | 2 | 150 | 0.075 | 30 |" in page

@@ -126,7 +126,7 @@ def predicted(taxonomy: Taxonomy, bench: Mapping[str, Any] | None, costs: Mappin
 
 
 def _table(rows: Sequence[Row], names: Mapping[str, str]) -> str:
-    steps = ("$\\tau$", "Target $r(k)$", "Drafts $d\\,c$", "Rest $v$")
+    steps = ("Tokens $\\tau$", "Target $r(k)$", "Drafts $d\\,c$", "Rest $v$")
     head = ("Method", "Setting", "Predicted", "Measured", "Deviation", *steps)
     cells = [
         (
@@ -194,4 +194,4 @@ def _costs(units: Sequence[Row]) -> str:
     )
     head = ("Of", "Call", "How", "Tokens, rows or nodes", "Microseconds", "In target passes", "Calls timed")
     every = collapsible("Every kind of call, at the size that is most frequent", table(head, calls))
-    return "\n\n".join([lead, table(("$k$", *(f"as {way}" for way in passes)), rows), every])
+    return "\n\n".join([lead, table(("New tokens $k$", *(f"as {way}" for way in passes)), rows), every])
