@@ -262,19 +262,6 @@ def now() -> float:
     return time.perf_counter()
 
 
-def find_device(name: str) -> torch.device:
-    """The device of this name. Raises ValueError if it is not there, or computes nothing."""
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise ValueError(
-            f"the device {name!r} cannot be used here: {reason}. Use cpu, or cuda with a GPU and a torch built for it"
-        ) from None
-    return device
-
-
 def moved(value: Any, device: torch.device) -> Any:
     """The same value; every model in it, in lists, mappings and objects of ours too, is now on `device`."""
     if isinstance(value, nn.Module):

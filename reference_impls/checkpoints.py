@@ -21,6 +21,7 @@ from torch import Tensor
 from reference_impls import zoo
 from reference_impls.core.from_transformers import check_config, from_weights, shape_of
 from reference_impls.core.model import Shape
+from reference_impls.devices import find_device
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -113,7 +114,7 @@ def load(
     everything that is missing, damaged or not supported.
     """
     transformers = library()
-    dtype, on = dtype_of(dtype), None if keep and device == "auto" else device_of(device)
+    dtype, on = dtype_of(dtype), None if keep and device == "auto" else find_device(device)
     folder = find(place)
     config = _config(transformers, folder)
     shape = None if keep else _shape(transformers, folder, config)
@@ -163,18 +164,6 @@ def dtype_of(name: torch.dtype | str) -> torch.dtype:
     if name not in DTYPES:
         raise ValueError(f"there is no dtype {name!r} here; choose one of {', '.join(DTYPES)}")
     return DTYPES[name]
-
-
-def device_of(name: torch.device | str) -> torch.device:
-    """The device of this name. Raises ValueError for one that this machine does not have."""
-    try:
-        probe = torch.zeros(1, device=name)
-        probe.item()  # fails where a device is known by name alone
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        sentence = f"there is no device {str(name)!r} here ({reason}); choose cpu, or one that torch has"
-        raise ValueError(sentence) from None
-    return probe.device
 
 
 def find(place: str | Path) -> Path:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from reference_impls import autoregressive, bench
+from reference_impls import autoregressive, bench, devices
 from reference_impls.cli import app, measuring
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.model import LanguageModel, Shape
@@ -182,7 +182,7 @@ def test_a_device_that_is_not_there_is_refused(name: str, sentence: str, monkeyp
     if name == "cuda":  # also where there is one
         monkeypatch.setattr(torch, "zeros", absent)
     with pytest.raises(ValueError, match=sentence) as caught:
-        bench.find_device(name)
+        devices.find_device(name)
     assert "\n" not in str(caught.value)
     result = CliRunner().invoke(app, ["bench", "--device", name])
     assert (result.exit_code, result.stdout) == (2, "")
@@ -190,7 +190,7 @@ def test_a_device_that_is_not_there_is_refused(name: str, sentence: str, monkeyp
 
 
 def test_the_processor_is_always_there_and_has_no_other_name() -> None:
-    device = bench.find_device("cpu")
+    device = devices.find_device("cpu")
     assert device == bench.CPU == bench.Plan(1, 1).device
     assert bench.environment(device) == bench.environment()
     assert bench.environment(torch.device("meta"))["machine"]["device"] == "meta"
@@ -213,7 +213,7 @@ def test_the_clock_waits_for_a_gpu_and_for_nothing_else(monkeypatch: pytest.Monk
 
 def test_figures_of_another_device_have_a_file_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "RESULTS", tmp_path)
-    monkeypatch.setattr(bench, "find_device", torch.device)
+    monkeypatch.setattr(devices, "find_device", torch.device)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Fast Card")
     sent: list[torch.device] = []
 

@@ -271,9 +271,9 @@ def test_a_broken_set_of_files_is_one_sentence(change, sentence, target, tmp_pat
     ("options", "sentence"),
     [
         (["--dtype", "int4"], "no dtype 'int4' here; choose one of float32, bfloat16, float16"),
-        (["--device", "abacus"], "no device 'abacus' here"),
-        (["--device", "meta"], "no device 'meta' here"),
-        (["--device", "auto"], "no device 'auto' here"),
+        (["--device", "abacus"], "'abacus' cannot be used here"),
+        (["--device", "meta"], "'meta' cannot be used here"),
+        (["--device", "auto"], "'auto' cannot be used here"),
         (["--prompt", ""], "the prompt is empty"),
     ],
 )
@@ -283,7 +283,7 @@ def test_options_that_cannot_be_are_one_sentence(options, sentence, drafter):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
 def test_a_missing_gpu_is_one_sentence(drafter):
-    assert "there is no device 'cuda' here" in refusal("run", "autoregressive", "--target", drafter, "--device", "cuda")
+    assert "'cuda' cannot be used here" in refusal("run", "autoregressive", "--target", drafter, "--device", "cuda")
 
 
 @pytest.mark.parametrize("option", [["--drafter", "x"], ["--dtype", "float32"], ["--keep-transformers"]])

@@ -93,9 +93,10 @@ def bench(
     --peers, --costs and --synthetic-acceptance measure something else instead; the last is shown and not stored.
     """
     from reference_impls import bench as measuring
+    from reference_impls import devices
 
     forced = None if synthetic_acceptance is None else _forced(method, synthetic_acceptance)
-    place = measuring.find_device(device)
+    place = devices.find_device(device)
     make, name = _chosen(peers=peers, costs=costs, forced=forced, device=device)
     with progress() as bar:
         task = bar.add_task("loading the models")

@@ -1,0 +1,17 @@
+"""Where tensors can be: the one place that turns a device's name into a device that works."""
+
+from __future__ import annotations
+
+import torch
+
+
+def find_device(name: torch.device | str) -> torch.device:
+    """The device of this name. Raises ValueError if it is not there, or computes nothing."""
+    try:
+        probe = torch.zeros(1, device=name)
+        probe.item()  # fails where a device is known by name alone
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        hint = "use cpu, or cuda with a GPU and a torch built for it"
+        raise ValueError(f"the device {str(name)!r} cannot be used here: {reason}; {hint}") from None
+    return probe.device
