@@ -90,4 +90,4 @@ pins: ## choose the newest versions that work together and write constraints.txt
 .PHONY: clean
 clean: ## remove what was built; the virtual environment stays
 	rm -rf $(SITE) build .mypy_cache .pytest_cache .ruff_cache *.egg-info
-	find reference_impls tests -name __pycache__ -prune -exec rm -rf {} +
+	find accelgen reference_impls tests -name __pycache__ -prune -exec rm -rf {} +

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from mkdocs.exceptions import Abort
 
-from reference_impls.knowledge.loading import TaxonomyError
-from reference_impls.knowledge.pages import navigation
-from reference_impls.knowledge.publish import publish
-from reference_impls.knowledge.views.glossary import tooltips
+from accelgen.site.pages import navigation
+from accelgen.site.publish import publish
+from accelgen.site.views.glossary import tooltips
+from accelgen.taxonomy.loading import TaxonomyError
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig

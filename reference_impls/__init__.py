@@ -1,0 +1,1 @@
+"""Reference implementations to read and to copy: methods, what they share, trained models, and the proofs."""

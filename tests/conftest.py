@@ -8,7 +8,7 @@ import pytest
 import torch
 from sites import built
 
-from reference_impls.knowledge.loading import load_taxonomy
+from accelgen.taxonomy.loading import load_taxonomy
 from reference_impls.testing import SUITES, suites_for
 
 torch.set_num_threads(1)  # the models are tiny, and results must not depend on the number of cores

@@ -47,7 +47,7 @@ SPECINFER, CASCADE = "speculative_decoding/specinfer", "speculative_decoding/cas
 JACOBI = "non_autoregressive/jacobi_parallel_decoding"
 CALM, MASK_PREDICT = "early_exiting/calm", "non_autoregressive/mask_predict"
 NART_CRF, FERTILITY = "non_autoregressive/nart_crf", "non_autoregressive/nat_fertility"
-ALIGNMENT = "zoo/alignment"
+ALIGNMENT = "training/alignment"
 REST, TRIFORCE = "speculative_decoding/rest", "speculative_decoding/triforce"
 
 
@@ -161,7 +161,7 @@ CATALOGUE = [Mutant(*row[:4], row[4:]) for row in (
      "q.expand(shape.heads, 1, -1), k.expand", "k.expand(shape.heads, 1, -1), q.expand", TRANSFORMERS),
     ("attention-scaling-lost", "core/model", "if shape.rope_scale != 1:", "if shape.rope_scale < 0:", TRANSFORMERS),
     ("padding-kept", "core/from_transformers", "else value[: shape.vocab]", "else value", "test_checkpoints.py"),
-    ("vocabularies-compared-by-size", "checkpoints",
+    ("vocabularies-compared-by-size", "checkpoints/reading",
      "if ours.get(token) != theirs.get(token)", "if len(ours) != len(theirs)", "test_checkpoints.py"),
     # Bookkeeping
     ("end-inside-a-draft-ignored", "core/generation",
@@ -559,7 +559,8 @@ CATALOGUE = [Mutant(*row[:4], row[4:]) for row in (
 
 def patched(mutant: Mutant) -> tuple[Path, str]:
     """The file of a mutant and its changed text. Raises CatalogueError unless the change applies at one place."""
-    file = ROOT / "reference_impls" / f"{mutant.module}.py"
+    package = "accelgen" if mutant.module.startswith(("training/", "checkpoints/")) else "reference_impls"
+    file = ROOT / package / f"{mutant.module}.py"
     text = file.read_text("utf-8")
     found = text.count(mutant.old)
     if found != 1:
@@ -582,7 +583,7 @@ class Planter(importlib.abc.MetaPathFinder):
 
     def __init__(self, mutant: Mutant) -> None:
         self.file, self.text = patched(mutant)
-        self.name = "reference_impls." + mutant.module.replace("/", ".")
+        self.name = ".".join(self.file.relative_to(ROOT).with_suffix("").parts)
 
     def find_spec(self, fullname, path=None, target=None):  # noqa: ARG002 - the interface of importlib
         if fullname != self.name:

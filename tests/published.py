@@ -9,9 +9,9 @@ from typing import Any
 
 from rdflib import RDF, Graph, Literal, Namespace, URIRef
 
-from reference_impls.knowledge import exports
-from reference_impls.knowledge.results import site_address
-from reference_impls.knowledge.taxonomy import Method, Paper
+from accelgen import exports
+from accelgen.site.results import site_address
+from accelgen.taxonomy.model import Method, Paper
 
 SCHEMA = Namespace("https://schema.org/")
 LINK = re.compile(r"- \[([^]]+)\]\(([^)\s]+)\): \S.*")

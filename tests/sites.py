@@ -14,7 +14,7 @@ from threading import Thread
 
 from filelock import FileLock
 
-from reference_impls.knowledge.loading import PROJECT_ROOT
+from accelgen.project.places import ROOT
 
 BUILDS: dict[str, tuple[list[str], dict[str, str]]] = {  # folder -> options and settings of `mkdocs build`
     "site": ([], {}),
@@ -32,8 +32,8 @@ def built(name: str, shared: Path) -> Path:
     with FileLock(shared / "docs.lock"):
         if not done.exists():
             command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder), *options]
-            env = os.environ | {"PYTHONPATH": str(PROJECT_ROOT), "NO_MKDOCS_2_WARNING": "1"} | settings
-            ran = subprocess.run(command, cwd=PROJECT_ROOT, env=env, capture_output=True, text=True, check=False)
+            env = os.environ | {"PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"} | settings
+            ran = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
             assert ran.returncode == 0, ran.stderr
             done.touch()
     return folder

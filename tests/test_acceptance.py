@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
-from reference_impls import acceptance
-from reference_impls.acceptance import Recorder, Round
+from accelgen.measuring import acceptance_rates as acceptance
+from accelgen.measuring.acceptance_rates import Recorder, Round
+from accelgen.measuring.speedup import expected_tokens
+from accelgen.project.places import RESULTS
 from reference_impls.core.verify import verify_chain
-from reference_impls.knowledge.results import RESULTS
-from reference_impls.speedup import expected_tokens
 
 ROUNDS = [
     Round([1.0, 0.5, 0.25], [True, False, True]),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reference_impls.autoregressive import generate as autoregressive
+from reference_impls.baselines.autoregressive import generate as autoregressive
 from reference_impls.testing import SUITES
 
 

@@ -13,14 +13,16 @@ import torch
 
 transformers = pytest.importorskip("transformers")
 
-from reference_impls import autoregressive  # noqa: E402
-from reference_impls.adapter import TransformersModel  # noqa: E402
+from accelgen.checkpoints.adapter import TransformersModel  # noqa: E402
+from accelgen.checkpoints.writing import config as llama_config  # noqa: E402
+from accelgen.checkpoints.writing import tensors as llama_tensors  # noqa: E402
+from accelgen.project.places import ROOT  # noqa: E402
+from reference_impls.baselines import autoregressive  # noqa: E402
 from reference_impls.core.from_transformers import from_transformers  # noqa: E402
 from reference_impls.core.model import LanguageModel  # noqa: E402
 from reference_impls.core.sampling import Sampler  # noqa: E402
 from reference_impls.core.tree import Tree  # noqa: E402
 from reference_impls.early_exiting import calm, layerskip  # noqa: E402
-from reference_impls.knowledge.loading import PROJECT_ROOT  # noqa: E402
 from reference_impls.non_autoregressive import jacobi_parallel_decoding as jacobi  # noqa: E402
 from reference_impls.speculative_decoding import (  # noqa: E402
     bild,
@@ -34,8 +36,6 @@ from reference_impls.speculative_decoding import speculative_decoding_leviathan 
 from reference_impls.speculative_decoding import speculative_sampling_chen as chen  # noqa: E402
 from reference_impls.testing import SUITES, Scene, options  # noqa: E402
 from reference_impls.testing.tiny import seeded, varied_model  # noqa: E402
-from reference_impls.zoo.export import config as llama_config  # noqa: E402
-from reference_impls.zoo.export import tensors as llama_tensors  # noqa: E402
 
 PROMPT = [5, 9, 33, 2, 17, 8, 40, 3]
 WINDOW = {"sliding_window": 6}  # shorter than the prompt
@@ -326,7 +326,7 @@ import torch
 import torch.distributed as dist
 from transformers import AutoModelForCausalLM
 from transformers.distributed import DistributedConfig
-from reference_impls.adapter import TransformersModel
+from accelgen.checkpoints.adapter import TransformersModel
 target = AutoModelForCausalLM.from_pretrained(sys.argv[1], distributed_config=DistributedConfig(tp_plan="auto"))
 projection = target.model.layers[0].self_attn.q_proj.weight
 assert projection.to_local().shape[0] == projection.shape[0] // 2, "the model is not split"
@@ -340,7 +340,7 @@ dist.destroy_process_group()
 
 def runs(target, drafter):
     """Texts of a plain, a chain-drafting and a tree-drafting method, greedy and drawn."""
-    from reference_impls import autoregressive
+    from reference_impls.baselines import autoregressive
     from reference_impls.core.sampling import Sampler
     from reference_impls.speculative_decoding import specinfer
     from reference_impls.speculative_decoding import speculative_decoding_leviathan as leviathan
@@ -369,7 +369,7 @@ def test_two_processes_that_share_a_model_write_its_text(tmp_path):
     (tmp_path / "worker.py").write_text(inspect.getsource(runs) + WORKER, encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "worker.py"]
     environment = os.environ | {"GLOO_SOCKET_IFNAME": loopback(), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [*command, "target", "drafter"],
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False,

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from reference_impls.zoo import alignment
-from reference_impls.zoo.alignment import TENSION, fertilities, fit_translations
+from accelgen.training import alignment
+from accelgen.training.alignment import TENSION, fertilities, fit_translations
 
 PAIRS = [([3, 4], [5, 6, 5]), ([4], [6]), ([4, 3, 7], [8, 6]), ([7, 7], [8, 5])]
 VOCAB = 9

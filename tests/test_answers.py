@@ -8,13 +8,14 @@ from functools import cache
 
 import pytest
 
-from reference_impls.knowledge.loading import PROJECT_ROOT, load_taxonomy
-from reference_impls.knowledge.pages import pages
-from reference_impls.knowledge.results import read_results
-from reference_impls.knowledge.views.comparison import training
+from accelgen.project.places import ROOT
+from accelgen.site.pages import pages
+from accelgen.site.results import read_results
+from accelgen.site.views.comparison import training
+from accelgen.taxonomy.loading import load_taxonomy
 
 TAXONOMY = load_taxonomy()
-RESULTS = read_results(TAXONOMY, PROJECT_ROOT / "taxonomy.yaml")
+RESULTS = read_results(TAXONOMY, ROOT / "taxonomy.yaml")
 LINK = re.compile(r"\]\(([^)\s:]*?\.md)?(#[\w-]+)?\)")
 INCLUDED = re.compile(r'^--8<-- "(.+)"$', re.MULTILINE)
 Place = tuple[str, str]  # page below docs/, and the anchor on it or nothing

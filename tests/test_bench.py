@@ -10,14 +10,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from reference_impls import autoregressive, bench, devices
-from reference_impls.cli import app, measuring
+from accelgen.cli import app
+from accelgen.cli import measurements as measuring
+from accelgen.measuring import bench
+from accelgen.site.fragments import fragments
+from accelgen.site.pages import pages
+from accelgen.site.results import Results
+from accelgen.taxonomy.loading import load_taxonomy
+from reference_impls.baselines import autoregressive
+from reference_impls.core import device as devices
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.model import LanguageModel, Shape
-from reference_impls.knowledge.fragments import fragments
-from reference_impls.knowledge.loading import load_taxonomy
-from reference_impls.knowledge.pages import pages
-from reference_impls.knowledge.results import Results
 from reference_impls.speculative_decoding import speculative_decoding_leviathan
 
 PROMPTS = [[1, 2, 3], [4], [5, 6]]

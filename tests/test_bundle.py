@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from reference_impls.knowledge.bundle import bundle, core_modules, method_files, parse
-from reference_impls.knowledge.loading import PROJECT_ROOT, TaxonomyError
+from accelgen.exports.bundle import bundle, core_modules, method_files, parse
+from accelgen.project.places import ROOT
+from accelgen.taxonomy.loading import TaxonomyError
 
 IDS = list(method_files())
 
@@ -47,6 +48,13 @@ def tiny_run(method: str, m: Any) -> list[int]:
 
     runs = {
         "autoregressive": generate,
+        "translation": lambda: m.generate(
+            m.EncoderDecoder(m.Shape(layers=1, **shape), 9).double(),
+            [2, 3, 4],
+            5,
+            sampler=m.Sampler(1.0, seed=1),
+            eos=1,
+        ),
         "speculative-decoding-leviathan": lambda: generate(drafter=language_model(1), gamma=3),
         "speculative-sampling-chen": lambda: generate(drafter=language_model(1), gamma=3),
         "blockwise-parallel-decoding": lambda: generate(heads=m.BlockHeads(m.Shape(layers=4, **shape)).double()),
@@ -107,7 +115,7 @@ def tokens_alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int
 
 @pytest.mark.parametrize("method", IDS)
 def test_bundle_runs_alone_with_the_same_tokens(method: str, tokens_alone: dict[str, list[int]]) -> None:
-    path = method_files()[method].relative_to(PROJECT_ROOT).with_suffix("")
+    path = method_files()[method].relative_to(ROOT).with_suffix("")
     names: dict[str, Any] = {}
     for module in [*core_modules(), ".".join(path.parts)]:
         names |= vars(importlib.import_module(module))

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from reference_impls.knowledge.loading import PROJECT_ROOT, load_taxonomy
-from reference_impls.knowledge.results import RESULTS, Results, read_json
-from reference_impls.knowledge.views import VIEWS, calculator
+from accelgen.project.files import read_json
+from accelgen.project.places import RESULTS, ROOT
+from accelgen.site.results import Results
+from accelgen.site.views import VIEWS, calculator
+from accelgen.taxonomy.loading import load_taxonomy
 from reference_impls.speculative_decoding import speculative_decoding_leviathan as method
 
 TAXONOMY = load_taxonomy()
@@ -48,7 +50,7 @@ class Tags(HTMLParser):
 def test_it_stands_in_the_navigation_and_its_script_is_loaded():
     names = list(VIEWS)
     assert names.index("calculator") == names.index("replay") + 1
-    assert "assets/calculator.js" in (PROJECT_ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert "assets/calculator.js" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
 
 
 def test_the_first_result_is_that_of_the_method_s_own_formulas():
@@ -160,5 +162,5 @@ def test_without_results_the_calculator_still_stands():
 
 def test_the_concept_pages_lead_here():
     for name in ("when-speculation-loses", "acceptance-and-residual"):
-        text = (PROJECT_ROOT / "docs" / "concepts" / f"{name}.md").read_text(encoding="utf-8")
+        text = (ROOT / "docs" / "concepts" / f"{name}.md").read_text(encoding="utf-8")
         assert "(../explore/calculator.md)" in text

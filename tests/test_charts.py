@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from reference_impls.knowledge import charts
-from reference_impls.knowledge.charts import Bar, Group, Mark, Scale
-from reference_impls.knowledge.loading import PROJECT_ROOT, load_taxonomy
-from reference_impls.knowledge.results import RESULTS, TRACES, read_json
+from accelgen.project.files import read_json
+from accelgen.project.places import RESULTS, ROOT, TRACES
+from accelgen.site import charts
+from accelgen.site.charts import Bar, Group, Mark, Scale
+from accelgen.taxonomy.loading import load_taxonomy
 
 NAMES = {"a": "A & <B>", "b": "The second one"}
 LANGUAGE = [
@@ -232,7 +233,7 @@ def test_ids_are_unique_on_a_page():
 
 
 def test_the_style_sheet_knows_what_must_be_told_apart():
-    css = (PROJECT_ROOT / "docs" / "assets" / "extra.css").read_text(encoding="utf-8")
+    css = (ROOT / "docs" / "assets" / "extra.css").read_text(encoding="utf-8")
     for name in ("chart__bar--solid", "chart__bar--dashed", "chart__whisker", "chart__one", "chart__mark"):
         assert f".{name}" in css
 

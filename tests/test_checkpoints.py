@@ -17,10 +17,11 @@ from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
-from reference_impls import checkpoints, zoo  # noqa: E402
-from reference_impls.checkpoints import check_vocabulary, load  # noqa: E402
-from reference_impls.cli import app  # noqa: E402
-from reference_impls.knowledge.loading import load_taxonomy  # noqa: E402
+from accelgen.checkpoints import reading as checkpoints  # noqa: E402
+from accelgen.checkpoints.reading import check_vocabulary, load  # noqa: E402
+from accelgen.cli import app  # noqa: E402
+from accelgen.taxonomy.loading import load_taxonomy  # noqa: E402
+from reference_impls import zoo  # noqa: E402
 
 PROMPT = "def f(x):"
 END, UNKNOWN = "<|endoftext|>", "<unk>"

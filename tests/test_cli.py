@@ -13,14 +13,16 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from accelgen.cli import app, output
+from accelgen.cli import documents as site
+from accelgen.cli.running import parse_options
+from accelgen.cli.tokens import has_colour, legend, render
+from accelgen.project.places import ROOT
+from accelgen.taxonomy.loading import load_taxonomy
 from reference_impls import zoo
-from reference_impls.cli import app, output, site
-from reference_impls.cli.running import parse_options
-from reference_impls.cli.tokens import has_colour, legend, render
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.model import LanguageModel, Shape
 from reference_impls.core.seq2seq import EncoderDecoder
-from reference_impls.knowledge.loading import PROJECT_ROOT, load_taxonomy
 from reference_impls.non_autoregressive.mask_predict import ConditionalMaskedModel
 from reference_impls.non_autoregressive.nart_crf import StructuredModel
 from reference_impls.zoo.tasks import END, MASK, PAD, task
@@ -176,12 +178,12 @@ def test_the_version_is_that_of_the_package() -> None:
 
 def test_light_commands_do_not_import_torch() -> None:
     script = (
-        "import sys; from typer.testing import CliRunner; from reference_impls.cli import app\n"
+        "import sys; from typer.testing import CliRunner; from accelgen.cli import app\n"
         "for words in (['list'], ['--help'], ['show', 'calm'], ['cite', 'calm'], ['validate']):\n"
         "    assert CliRunner().invoke(app, words).exit_code == 0, words\n"
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=PROJECT_ROOT)
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
 
 
 # ---- run ----------------------------------------------------------------------------------------------------------
@@ -302,7 +304,7 @@ def test_colours_need_a_terminal_and_consent() -> None:
 
 
 def test_a_sound_site_passes_and_a_dead_link_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(site, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(site, "ROOT", tmp_path)
     assert "there is no mkdocs.yml" in refusal("docs", "build")
     assert "there is no mkdocs.yml" in refusal("docs", "build", "--with", "zensical")
     assert "build the site first" in refusal("docs", "check")
@@ -317,7 +319,7 @@ def test_a_sound_site_passes_and_a_dead_link_fails(tmp_path: Path, monkeypatch: 
 
 
 def test_the_exit_code_of_a_failed_build_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(site, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(site, "ROOT", tmp_path)
     (tmp_path / "mkdocs.yml").write_text("site_name: x\nnonsense: true\n", encoding="utf-8")
     accelgen("docs", "build", code=1)
     monkeypatch.setattr(site.importlib.util, "find_spec", lambda _: None)
@@ -336,7 +338,7 @@ def test_verify_prints_every_claim() -> None:
 
 def test_verify_fails_for_a_broken_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken_port.py").write_text(
-        "from reference_impls.autoregressive import generate as honest\n"
+        "from reference_impls.baselines.autoregressive import generate as honest\n"
         "def generate(target, prompt, limit, *, sampler, eos=None):\n"
         "    return honest(target, prompt, limit + 1, sampler=sampler, eos=eos)\n",
         encoding="utf-8",

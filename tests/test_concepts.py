@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from reference_impls.knowledge.loading import PROJECT_ROOT
-from reference_impls.knowledge.pages import CONCEPTS
+from accelgen.project.places import RESULTS, ROOT
+from accelgen.site.pages import CONCEPTS
 from reference_impls.zoo.storage import manifest
 
-FOLDER = PROJECT_ROOT / "docs" / "concepts"
+FOLDER = ROOT / "docs" / "concepts"
 BLOCK = re.compile(r"^```pycon\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -103,7 +103,7 @@ def test_figures_of_the_language_models_are_those_of_the_zoo() -> None:
 
 
 def test_times_of_refinement_are_those_of_the_benchmark() -> None:
-    path = PROJECT_ROOT / "reference_impls" / "knowledge" / "results" / "bench.json"
+    path = RESULTS / "bench.json"
     rows = json.loads(Path(path).read_text(encoding="utf-8"))["rows"]
     times = [round(row["speedup"]) for row in rows if row["id"] == "mask-predict"]
     assert times == [4, 2, 1]

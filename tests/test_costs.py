@@ -13,18 +13,20 @@ from typing import Any
 import pytest
 import torch
 
-from reference_impls import autoregressive, bench, costs
+from accelgen.measuring import bench, costs
+from accelgen.measuring.costs import Call, Case, Recorder, Units
+from accelgen.measuring.speedup import speedup
+from accelgen.project.files import read_json
+from accelgen.project.places import RESULTS
+from accelgen.site import predictions
+from accelgen.site.predictions import compared, problems
+from accelgen.taxonomy.loading import load_taxonomy
+from reference_impls.baselines import autoregressive
 from reference_impls.core.model import LanguageModel, Shape
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.tree import Tree
-from reference_impls.costs import Call, Case, Recorder, Units
-from reference_impls.knowledge import predictions
-from reference_impls.knowledge.loading import load_taxonomy
-from reference_impls.knowledge.predictions import compared, problems
-from reference_impls.knowledge.results import RESULTS, read_json
 from reference_impls.speculative_decoding import specinfer
 from reference_impls.speculative_decoding import speculative_decoding_leviathan as leviathan
-from reference_impls.speedup import speedup
 
 SHAPE = {"vocab": 16, "dim": 16, "heads": 2, "kv_heads": 2, "head_dim": 8, "hidden": 16}
 TAXONOMY = load_taxonomy()
@@ -238,18 +240,18 @@ def test_a_deviation_above_a_tenth_is_numbered_and_explained():
     assert [round(row["deviation"], 3) for row in rows] == [-0.048, -0.2, 0.2, 0.1]
     found = problems(*data, why={})
     assert found == [
-        "a deviates and WHY of knowledge/predictions.py does not say why (hot: predicted 1.25, measured 1.00, -20%)",
-        "b deviates and WHY of knowledge/predictions.py does not say why (greedy: predicted 1.00, measured 1.20, +20%)",
+        "a deviates and WHY of site/predictions.py does not say why (hot: predicted 1.25, measured 1.00, -20%)",
+        "b deviates and WHY of site/predictions.py does not say why (greedy: predicted 1.00, measured 1.20, +20%)",
     ]
     assert not problems(*data, why={"a": "Because.", "b": "Because."})
     assert problems(*data, why={"a": "Because.", "b": " "})[0].startswith("b deviates")
     (stale,) = problems(*data, why={"a": "Because.", "b": "Because.", "c": "Because."})
-    assert stale == "WHY of knowledge/predictions.py explains c, which is as predicted to a tenth: remove it"
+    assert stale == "WHY of site/predictions.py explains c, which is as predicted to a tenth: remove it"
 
 
 def test_results_that_do_not_belong_together_are_noticed():
     measured, predicted = stored(("mask-predict", "greedy", 1.0, 2.0))
-    assert problems(None, predicted)[0].startswith("knowledge/results/bench.json is missing")
+    assert problems(None, predicted)[0].startswith("measuring/results/bench.json is missing")
     assert "accelgen bench --costs" in problems(measured, None)[0]
     (found,) = problems(measured, predicted | {"rows": []})
     assert found == "costs.json has no row for mask-predict, greedy: make it anew"

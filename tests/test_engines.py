@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from reference_impls.knowledge import engines_check
-from reference_impls.knowledge.engines_check import Installed, installed, problems, uses
-from reference_impls.knowledge.loading import load_taxonomy
-from reference_impls.knowledge.results import Results
-from reference_impls.knowledge.taxonomy import Production, Taxonomy
-from reference_impls.knowledge.views import engines
+from accelgen.site.results import Results
+from accelgen.site.views import engines
+from accelgen.taxonomy import engines_check
+from accelgen.taxonomy.engines_check import Installed, installed, problems, uses
+from accelgen.taxonomy.loading import load_taxonomy
+from accelgen.taxonomy.model import Production, Taxonomy
 
 TAXONOMY = load_taxonomy()
 ENTRIES = [(method.id, production) for method in TAXONOMY.methods for production in method.production]

@@ -7,11 +7,12 @@ from itertools import product
 import pytest
 import torch
 
-from reference_impls import errata
-from reference_impls.knowledge.loading import load_taxonomy
-from reference_impls.knowledge.results import RESULTS, Results
-from reference_impls.knowledge.views import VIEWS
-from reference_impls.knowledge.views.errata import SECTIONS
+from accelgen.measuring import counterexamples as errata
+from accelgen.project.places import RESULTS
+from accelgen.site.results import Results
+from accelgen.site.views import VIEWS
+from accelgen.site.views.mistakes import SECTIONS
+from accelgen.taxonomy.loading import load_taxonomy
 
 TAXONOMY = load_taxonomy()
 STORED = json.loads((RESULTS / "errata.json").read_text(encoding="utf-8"))
@@ -117,4 +118,4 @@ def test_every_place_is_a_full_commit_and_a_method_of_the_taxonomy():
 
 
 def test_without_numbers_the_page_says_how_to_get_them():
-    assert "python -m reference_impls.errata" in VIEWS["errata"][1](TAXONOMY, Results())
+    assert "python -m accelgen.measuring.counterexamples" in VIEWS["errata"][1](TAXONOMY, Results())

@@ -5,7 +5,7 @@ from itertools import combinations, product
 import pytest
 import torch
 
-from reference_impls.autoregressive import generate as autoregressive
+from reference_impls.baselines.autoregressive import generate as autoregressive
 from reference_impls.core.generation import Generation
 from reference_impls.speculative_decoding import blockwise_parallel_decoding
 from reference_impls.speculative_decoding import speculative_decoding_leviathan as leviathan

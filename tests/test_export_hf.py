@@ -18,13 +18,14 @@ transformers = pytest.importorskip("transformers")
 
 from typer.testing import CliRunner  # noqa: E402
 
-from reference_impls import custom_generate  # noqa: E402
-from reference_impls.adapter import LAYERED, TransformersModel  # noqa: E402
-from reference_impls.cli import app  # noqa: E402
+from accelgen.checkpoints import custom_generate  # noqa: E402
+from accelgen.checkpoints.adapter import LAYERED, TransformersModel  # noqa: E402
+from accelgen.checkpoints.export_hf import contents, export_hf, exportable, layered, obstacle  # noqa: E402
+from accelgen.cli import app  # noqa: E402
+from accelgen.exports.bundle import method_files  # noqa: E402
+from accelgen.project.places import ROOT  # noqa: E402
+from accelgen.taxonomy.loading import load_taxonomy  # noqa: E402
 from reference_impls.core.sampling import Sampler  # noqa: E402
-from reference_impls.export_hf import contents, export_hf, exportable, layered, obstacle  # noqa: E402
-from reference_impls.knowledge.bundle import method_files  # noqa: E402
-from reference_impls.knowledge.loading import PROJECT_ROOT, load_taxonomy  # noqa: E402
 
 IDS = exportable()
 LEVIATHAN = "speculative-decoding-leviathan"
@@ -110,7 +111,7 @@ def test_greedy_text_is_that_of_generate(id: str, name: str, alone: dict[tuple[s
 
 @pytest.mark.parametrize("id", IDS)
 def test_draws_are_those_of_the_method_with_the_same_seed(id: str, alone: dict[tuple[str, str], list[Any]]) -> None:
-    path = method_files()[id].relative_to(PROJECT_ROOT).with_suffix("")
+    path = method_files()[id].relative_to(ROOT).with_suffix("")
     method = importlib.import_module(".".join(path.parts))
     options = own(id)
     if drafter := options.pop("assistant_model", None):

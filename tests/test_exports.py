@@ -12,9 +12,10 @@ import pytest
 import yaml
 from bibtexparser.middlewares import LatexDecodingMiddleware
 
-from reference_impls.knowledge import exports
-from reference_impls.knowledge.loading import PROJECT_ROOT, TaxonomyError, load_taxonomy
-from reference_impls.knowledge.taxonomy import Method, Paper, Taxonomy
+from accelgen import exports
+from accelgen.project.places import ROOT
+from accelgen.taxonomy.loading import TaxonomyError, load_taxonomy
+from accelgen.taxonomy.model import Method, Paper, Taxonomy
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +44,12 @@ def parsed(text: str) -> Any:
 
 def check_jsonschema(*arguments: str) -> None:
     command = [sys.executable, "-m", "check_jsonschema", *arguments]
-    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_committed_schema_is_current() -> None:
-    assert (PROJECT_ROOT / "taxonomy.schema.json").read_text(encoding="utf-8") == exports.json_schema()
+    assert (ROOT / "taxonomy.schema.json").read_text(encoding="utf-8") == exports.json_schema()
 
 
 def test_taxonomy_satisfies_the_schema() -> None:
@@ -185,9 +186,9 @@ def test_citation_file_is_valid() -> None:
 
 
 def test_citation_file_agrees_with_the_rest(taxonomy: Taxonomy) -> None:
-    citation = yaml.safe_load((PROJECT_ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    licence = (PROJECT_ROOT / "LICENSE").read_text(encoding="utf-8")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    licence = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert citation["version"] == project["version"] == taxonomy.version == taxonomy.history[0].version
     assert str(citation["date-released"]) == taxonomy.history[0].date
     assert citation["license"] == project["license"] == "MIT"

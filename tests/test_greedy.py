@@ -6,9 +6,10 @@ import importlib
 import pytest
 import torch
 
-from reference_impls import autoregressive, zoo
+from accelgen.taxonomy.loading import load_taxonomy
+from reference_impls import zoo
+from reference_impls.baselines import autoregressive
 from reference_impls.core.sampling import Sampler
-from reference_impls.knowledge.loading import load_taxonomy
 from reference_impls.speculative_decoding import blockwise_parallel_decoding as blockwise
 from reference_impls.speculative_decoding import speculative_decoding_leviathan as leviathan
 from reference_impls.testing import Scene, options

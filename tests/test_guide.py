@@ -8,13 +8,15 @@ import markdown
 import pytest
 import yaml
 
-from reference_impls.knowledge.loading import PROJECT_ROOT, TaxonomyError, load_taxonomy
-from reference_impls.knowledge.markdown import cell
-from reference_impls.knowledge.method_page import GUARANTEES
-from reference_impls.knowledge.pages import pages
-from reference_impls.knowledge.results import RESULTS, Results, read_json
-from reference_impls.knowledge.taxonomy import Workload
-from reference_impls.knowledge.views import comparison, glossary, guide
+from accelgen.exports.markdown import cell
+from accelgen.project.files import read_json
+from accelgen.project.places import RESULTS, ROOT
+from accelgen.site.method_page import GUARANTEES
+from accelgen.site.pages import pages
+from accelgen.site.results import Results
+from accelgen.site.views import comparison, glossary, guide
+from accelgen.taxonomy.loading import TaxonomyError, load_taxonomy
+from accelgen.taxonomy.model import Workload
 
 TAXONOMY = load_taxonomy()
 RESULT = Results(bench=read_json(RESULTS / "bench.json"))
@@ -94,7 +96,7 @@ def extensions() -> list[str]:
     """The Markdown extensions of mkdocs.yml but `snippets`, which needs the generated fragments."""
     loader = type("Loader", (yaml.SafeLoader,), {})
     loader.add_constructor("!ENV", lambda *_: None)
-    config = yaml.load((PROJECT_ROOT / "mkdocs.yml").read_text(encoding="utf-8"), loader)  # noqa: S506
+    config = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), loader)  # noqa: S506
     names = [name for item in config["markdown_extensions"] for name in ([item] if isinstance(item, str) else item)]
     return [name for name in names if name != "pymdownx.snippets"]
 
@@ -146,8 +148,8 @@ def test_every_term_has_its_entry_and_links():
     written = pages(TAXONOMY, Results())
     linked = re.findall(r"\]\(([\w./-]+\.md)\)", GLOSSARY)
     for target in linked:
-        path = (PROJECT_ROOT / "docs" / "explore" / target).resolve().relative_to(PROJECT_ROOT / "docs")
-        assert path.as_posix() in written or (PROJECT_ROOT / "docs" / path).is_file(), target
+        path = (ROOT / "docs" / "explore" / target).resolve().relative_to(ROOT / "docs")
+        assert path.as_posix() in written or (ROOT / "docs" / path).is_file(), target
 
 
 def test_definitions_are_short():
@@ -158,7 +160,7 @@ def test_definitions_are_short():
 
 
 def test_every_spelling_with_a_tooltip_is_used_beside_the_glossary():
-    by_hand = [path.read_text(encoding="utf-8") for path in (PROJECT_ROOT / "docs").glob("*.md")]
+    by_hand = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")]
     made = [
         text for name, text in pages(TAXONOMY, Results()).items() if name.endswith(".md") and "glossary" not in name
     ]
@@ -188,7 +190,7 @@ def test_the_glossary_page_has_no_tooltips():
 
 
 def test_a_glossary_that_contradicts_itself_is_refused(tmp_path):
-    text = (PROJECT_ROOT / "taxonomy.yaml").read_text(encoding="utf-8")
+    text = (ROOT / "taxonomy.yaml").read_text(encoding="utf-8")
     bleu = next(term for term in TAXONOMY.glossary if term.id == "bleu")
     broken = {
         "\n    forms: [CTC]": "has a tip and no forms to carry it",
@@ -204,7 +206,7 @@ def test_a_glossary_that_contradicts_itself_is_refused(tmp_path):
 
 
 def test_a_workload_is_judged_once(tmp_path):
-    text = (PROJECT_ROOT / "taxonomy.yaml").read_text(encoding="utf-8")
+    text = (ROOT / "taxonomy.yaml").read_text(encoding="utf-8")
     first = re.search(r"^    fits:\n(      - .*?)(?=^      - |^    \w)", text, re.DOTALL | re.MULTILINE)
     refused(tmp_path, text[: first.end()] + first[1] + text[first.end() :], "a workload is judged once")
 

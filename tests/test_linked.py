@@ -11,12 +11,13 @@ import pytest
 from published import SCHEMA, check_llms, known_names, parsed
 from rdflib import OWL, RDF, SKOS, Graph, Literal, Namespace, URIRef
 
-from reference_impls.knowledge import exports
-from reference_impls.knowledge.exports.papers import Name, split
-from reference_impls.knowledge.loading import PROJECT_ROOT, TaxonomyError, load_taxonomy
-from reference_impls.knowledge.pages import pages
-from reference_impls.knowledge.results import Results, site_address
-from reference_impls.knowledge.taxonomy import Taxonomy
+from accelgen import exports
+from accelgen.exports.papers import Name, split
+from accelgen.project.places import ROOT
+from accelgen.site.pages import pages
+from accelgen.site.results import Results, site_address
+from accelgen.taxonomy.loading import TaxonomyError, load_taxonomy
+from accelgen.taxonomy.model import Taxonomy
 
 SITE = "https://example.org/accelerated/"
 PROV = Namespace("http://www.w3.org/ns/prov#")
@@ -140,7 +141,7 @@ def test_with_an_address_concepts_have_it_and_keep_their_urn(taxonomy: Taxonomy,
 
 
 def test_the_page_explains_the_urn_that_the_code_makes() -> None:
-    text = (PROJECT_ROOT / "docs" / "taxonomy.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "taxonomy.md").read_text(encoding="utf-8")
     examples = doctest.DocTestParser().get_doctest(text, {}, "taxonomy.md", None, 0)
     assert not doctest.DocTestRunner(verbose=False).run(examples).failed
     assert exports.urn("calm") in text
@@ -211,7 +212,7 @@ def test_llms_txt_has_the_proposed_form_and_every_page(taxonomy: Taxonomy) -> No
 
 
 def with_history(tmp_path: Path, history: str) -> Path:
-    text = (PROJECT_ROOT / "taxonomy.yaml").read_text(encoding="utf-8")
+    text = (ROOT / "taxonomy.yaml").read_text(encoding="utf-8")
     start, end = text.index("\nhistory:"), text.index("\nsurvey:")
     path = tmp_path / "taxonomy.yaml"
     path.write_text(text[:start] + history + text[end:], encoding="utf-8")

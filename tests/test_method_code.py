@@ -10,19 +10,21 @@ from html import unescape
 import markdown
 import pytest
 
-from reference_impls.knowledge import method_code
-from reference_impls.knowledge.concepts import CONCEPTS, concept_links
-from reference_impls.knowledge.lineage_diff import compare, definitions, parent_of
-from reference_impls.knowledge.loading import PROJECT_ROOT, load_taxonomy
-from reference_impls.knowledge.markdown import front_matter, read_front_matter
-from reference_impls.knowledge.pages import pages
-from reference_impls.knowledge.proof_links import EVERY, guarantee_address, own_tests, suite_address, suite_tests
-from reference_impls.knowledge.results import BASELINE, Results, read_results
-from reference_impls.knowledge.source_links import SourceLinks, listing, place
-from reference_impls.knowledge.suites import SUITES, suites_of
+from accelgen.exports.markdown import front_matter, read_front_matter
+from accelgen.project.places import ROOT
+from accelgen.site import method_code
+from accelgen.site.concepts import CONCEPTS, concept_links
+from accelgen.site.lineage_diff import compare, definitions, parent_of
+from accelgen.site.pages import pages
+from accelgen.site.proof_links import EVERY, guarantee_address, own_tests, suite_address, suite_tests
+from accelgen.site.results import Results, read_results
+from accelgen.site.source_links import SourceLinks, listing, place
+from accelgen.taxonomy.calls import BASELINE
+from accelgen.taxonomy.loading import load_taxonomy
+from accelgen.taxonomy.suites import SUITES, suites_of
 
 TAXONOMY = load_taxonomy()
-RESULTS = read_results(TAXONOMY, PROJECT_ROOT / "taxonomy.yaml")
+RESULTS = read_results(TAXONOMY, ROOT / "taxonomy.yaml")
 IMPLEMENTED = [method.id for method in TAXONOMY.methods if method.is_implemented]
 LINK = re.compile(r"\(([^()\s]*)#(line-[\w-]+)\)")
 
@@ -253,7 +255,7 @@ def test_every_proved_claim_leads_to_its_test(id: str) -> None:
         assert id not in RESULTS.tests
     else:
         path = RESULTS.tests[id]
-        tree = ast.parse((PROJECT_ROOT / path).read_text(encoding="utf-8"))
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
         names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name[:5] == "test_"]
         assert [test.name for test in own_tests(path, RESULTS.proofs[path])] == names
         assert len(re.findall(r"^    - \[.*\]\(#line-tests-\d+\)$", guarantee, re.MULTILINE)) == len(names)

@@ -14,17 +14,21 @@ import markdown
 import pytest
 import yaml
 
+from accelgen.exports.markdown import cell, fence, front_matter
+from accelgen.measuring import traces
+from accelgen.project.files import read_json
+from accelgen.project.places import ROOT, TRACES
+from accelgen.site import trace_html
+from accelgen.site.docstring import SECTIONS, parse
+from accelgen.site.method_page import method_page
+from accelgen.site.pages import FOLDERS, navigation, pages
+from accelgen.site.publish import write
+from accelgen.site.results import Results
+from accelgen.taxonomy.calls import BASELINE
+from accelgen.taxonomy.loading import load_taxonomy
+from accelgen.taxonomy.model import Taxonomy
+from accelgen.taxonomy.suites import SUITES, suites_of
 from reference_impls import testing
-from reference_impls.knowledge import trace_html, traces
-from reference_impls.knowledge.docstring import SECTIONS, parse
-from reference_impls.knowledge.loading import PROJECT_ROOT, load_taxonomy
-from reference_impls.knowledge.markdown import cell, fence, front_matter
-from reference_impls.knowledge.method_page import method_page
-from reference_impls.knowledge.pages import FOLDERS, navigation, pages
-from reference_impls.knowledge.publish import write
-from reference_impls.knowledge.results import BASELINE, TRACES, Results, read_json
-from reference_impls.knowledge.suites import SUITES, suites_of
-from reference_impls.knowledge.taxonomy import Taxonomy
 
 SOURCE = r'''"""Made Up: it guesses, and looks.
 
@@ -338,7 +342,7 @@ def test_tokens_come_through_markdown_as_they_are(taxonomy: Taxonomy, results: R
     pieces = {"0": "p"} | {str(i): text for i, text in enumerate(nasty, 1)}
     everything = [*range(1, len(nasty) + 1)]
     trace = made_up_trace(run([step(everything, drafted=[1])], ["plain"] * len(nasty)), pieces=pieces)
-    config = yaml.load((PROJECT_ROOT / "mkdocs.yml").read_text(encoding="utf-8"), _Loader)  # noqa: S506
+    config = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), _Loader)  # noqa: S506
     names = [name for item in config["markdown_extensions"] for name in ([item] if isinstance(item, str) else item)]
     found = pages(taxonomy, dataclasses.replace(results, traces={"whole": trace}))
     nested = f'<div class="hero" markdown>\n\n{found["generated/glance.md"]}\n\n</div>'
@@ -361,7 +365,18 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_page_shows_what_the_code_does_today(id: str) -> None:
     path = TRACES / f"{id}.json"
     assert path.is_file(), f"no run of {id} is recorded: run `accelgen trace {id}`"
-    assert read_json(path) == traces.record(id), f"the recorded run of {id} is out of date: run `accelgen trace {id}`"
+    stored, today = read_json(path), traces.record(id)
+    assert stored
+    for old, new in zip(stored["runs"], today["runs"], strict=True):
+        steps = list(zip(old.pop("steps"), new.pop("steps"), strict=True))
+        # Two logits may tie for a guess that is rejected anyway, and another processor then guesses the other one.
+        names = ("drafted", "canvas")
+        guesses = [(x, y) for a, b in steps for name in names for x, y in zip(a.pop(name), b.pop(name), strict=True)]
+        assert sum(x != y for x, y in guesses) <= len(guesses) / 100
+        assert steps == [(a, a) for a, _ in steps]
+    for data in (stored, today):
+        del data["pieces"]  # those of the guesses too
+    assert stored == today, f"the recorded run of {id} is out of date: run `accelgen trace {id}`"
 
 
 # ---- proofs -------------------------------------------------------------------------------------------------------

@@ -13,21 +13,25 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from reference_impls import autoregressive, bench
-from reference_impls.cli import app, measuring
+from accelgen.cli import app
+from accelgen.cli import measurements as measuring
+from accelgen.measuring import bench
+from accelgen.project.files import read_json
+from accelgen.project.places import RESULTS
+from accelgen.site.fragments import fragments
+from accelgen.site.results import Results
+from accelgen.taxonomy.loading import load_taxonomy
+from accelgen.training.language import silence
+from reference_impls.baselines import autoregressive
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.model import LanguageModel, Shape
 from reference_impls.core.sampling import Sampler
-from reference_impls.knowledge.fragments import fragments
-from reference_impls.knowledge.loading import load_taxonomy
-from reference_impls.knowledge.results import RESULTS, Results, read_json
 from reference_impls.speculative_decoding.rest import Datastore
-from reference_impls.zoo.language import silence
 
 transformers = pytest.importorskip("transformers")
 
-from reference_impls import peers  # noqa: E402
-from reference_impls.peers import COPY, DRAFTER, EXIT, PLAIN, Call, Comparison, Peer  # noqa: E402
+from accelgen.measuring import peers  # noqa: E402
+from accelgen.measuring.peers import COPY, DRAFTER, EXIT, PLAIN, Call, Comparison, Peer  # noqa: E402
 
 VOCAB, LAYERS, EXIT_LAYER, GAMMA = 24, 4, 2, 3
 PROMPTS = [[1, 2, 3, 1, 2], [4, 9]]

@@ -13,13 +13,16 @@ from typing import Any
 import markdown
 import pytest
 
+from accelgen.project.files import read_json
+from accelgen.project.places import ROOT, TRACES
+from accelgen.site import trace_html
+from accelgen.site.results import Results
+from accelgen.site.views import replay
+from accelgen.taxonomy.calls import BASELINE
+from accelgen.taxonomy.loading import load_taxonomy
 from reference_impls.core.generation import Step
-from reference_impls.knowledge import trace_html
-from reference_impls.knowledge.loading import PROJECT_ROOT, load_taxonomy
-from reference_impls.knowledge.results import BASELINE, TRACES, Results, read_json
-from reference_impls.knowledge.views import replay
 
-SCRIPT = PROJECT_ROOT / "docs" / "assets" / "player.js"
+SCRIPT = ROOT / "docs" / "assets" / "player.js"
 RECORDED = {path.stem: read_json(path) or {} for path in sorted(TRACES.glob("*.json"))}
 NASTY = ["</script>", "</template>", "<!--", "]]>", "\"'", "&amp;", "\\u003c", "`", "```\n", "\n\n", "\u2028", "\t"]
 NASTY += ["$x$", "\\(y\\)", "*a*", "_b_", "[l](u)", "{: #id }", "~~~", "!!! c", "\\", "\x02", "--8<-- ", "d\x1b"]

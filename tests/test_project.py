@@ -12,13 +12,14 @@ import typer
 import yaml
 from typer.main import get_command
 
-from reference_impls.cli import app
-from reference_impls.knowledge.loading import PROJECT_ROOT, load_taxonomy
+from accelgen.cli import app
+from accelgen.project.places import ROOT
+from accelgen.taxonomy.loading import load_taxonomy
 
-MAKEFILE = (PROJECT_ROOT / "Makefile").read_text(encoding="utf-8")
-README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
-CONTRIBUTING = (PROJECT_ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-PROJECT: dict[str, Any] = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 TARGETS = re.findall(r"^\.PHONY: (\S+)$", MAKEFILE, flags=re.MULTILINE)
 
 
@@ -30,7 +31,7 @@ def distribution(requirement: str) -> str:
 
 
 def test_every_target_has_help_and_help_lists_it() -> None:
-    shown = subprocess.run(["make", "help"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert re.findall(r"^  make (\S+) +\S", shown, flags=re.MULTILINE) == TARGETS
     work = {"serve", "docs", "offline", "test", "check", "mutants", "bench", "zoo"}
     assert set(TARGETS) == work | {"help", "install", "pins", "clean"}
@@ -41,14 +42,14 @@ def test_an_old_python_gets_one_sentence(tmp_path: Any) -> None:
     old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.1\nexit 1\n', encoding="utf-8")
     old.chmod(0o755)
     words = ["make", "--silent", "install", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"]
-    done = subprocess.run(words, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert f"Python 3.11 or newer is needed, but '{old}' is " in done.stderr
     assert not (tmp_path / "venv").exists()
 
 
 def test_every_dependency_is_pinned_for_every_platform() -> None:
-    lines = (PROJECT_ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if not line.startswith("#")]
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins), "a pin is exact, without +cpu or a path"
     named = {distribution(pin) for pin in pins}
@@ -91,7 +92,7 @@ def test_the_readme_names_files_that_exist() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", README + CONTRIBUTING)
     paths = [link for link in links if not link.startswith("https://")]
     paths += re.findall(r"^\| `([^`<]+)` \|", README, flags=re.MULTILINE)
-    assert [path for path in paths if not (PROJECT_ROOT / path).exists()] == []
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def test_the_readme_example_is_python() -> None:
@@ -105,16 +106,16 @@ def test_the_readme_example_is_python() -> None:
 
 
 def test_versions_agree() -> None:
-    citation = yaml.safe_load((PROJECT_ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == PROJECT["version"]
     assert citation["license"] == PROJECT["license"] == "MIT"
-    assert "MIT License" in (PROJECT_ROOT / "LICENSE").read_text(encoding="utf-8")
-    changes = (PROJECT_ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert "MIT License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.search(r"^## \[Unreleased\]$", changes, flags=re.MULTILINE)
 
 
 def test_the_hooks_call_installed_tools() -> None:
-    config = yaml.safe_load((PROJECT_ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     assert [repo["repo"] for repo in config["repos"]] == ["local"]
     hooks = {hook["id"]: hook for hook in config["repos"][0]["hooks"]}
     assert set(hooks) == {"ruff", "ruff-format", "codespell", "taxonomy", "large-files"}
@@ -122,7 +123,7 @@ def test_the_hooks_call_installed_tools() -> None:
 
 
 def test_continuous_integration_is_a_program() -> None:
-    path = PROJECT_ROOT / ".ci" / "run"
+    path = ROOT / ".ci" / "run"
     assert path.stat().st_mode & 0o111
     bash = shutil.which("bash")
     assert bash
@@ -131,5 +132,5 @@ def test_continuous_integration_is_a_program() -> None:
 
 
 def test_the_program_is_installed_under_its_name() -> None:
-    assert PROJECT["scripts"] == {"accelgen": "reference_impls.cli:app"}
+    assert PROJECT["scripts"] == {"accelgen": "accelgen.cli:app"}
     assert isinstance(app, typer.Typer)

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from reference_impls.baselines.translation import generate as translate
 from reference_impls.core.model import Shape
 from reference_impls.core.sampling import Sampler
-from reference_impls.core.seq2seq import EncoderDecoder, translate
+from reference_impls.core.seq2seq import EncoderDecoder
 from reference_impls.testing.checks import counted
 
 SOURCE, CANVAS = [3, 4, 5, 6], [1, 5, 6, 7, 8]

@@ -13,7 +13,7 @@ from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.structure.pages import Page
 
-from reference_impls.knowledge.loading import PROJECT_ROOT
+from accelgen.project.places import ROOT
 
 CONFIG = """
 site_name: Small
@@ -46,7 +46,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def serving() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("serving", PROJECT_ROOT / "docs" / "serving.py")
+    spec = importlib.util.spec_from_file_location("serving", ROOT / "docs" / "serving.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from published import check_llms, check_page
 
-from reference_impls.knowledge.loading import PROJECT_ROOT, load_taxonomy
-from reference_impls.knowledge.results import site_address
-from reference_impls.knowledge.site_check import Problem, check, css_references
+from accelgen.project.places import ROOT
+from accelgen.site.check import Problem, check, css_references
+from accelgen.site.results import site_address
+from accelgen.taxonomy.loading import load_taxonomy
 
-ASSETS = PROJECT_ROOT / "docs" / "assets"
+ASSETS = ROOT / "docs" / "assets"
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import math
 
 import pytest
 
-from reference_impls.speculative_decoding import speculative_decoding_leviathan as method
-from reference_impls.speedup import (
+from accelgen.measuring.speedup import (
     LARGEST,
     best_gamma,
     expected_tokens,
@@ -18,6 +17,7 @@ from reference_impls.speedup import (
     speedup,
     verification,
 )
+from reference_impls.speculative_decoding import speculative_decoding_leviathan as method
 
 CHANCES = [0.61, 0.9, 0.35, 1.0, 0.72]
 GRID = [(alpha, gamma) for alpha in (0.0, 0.1, 0.5, 0.8, 0.95, 1.0) for gamma in range(7)]

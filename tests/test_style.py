@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from reference_impls.knowledge.bundle import PACKAGE, core_modules, method_files
-from reference_impls.knowledge.docstring import SECTIONS, parse
-from reference_impls.knowledge.loading import load_taxonomy
+from accelgen.exports.bundle import core_modules, method_files
+from accelgen.project.places import REFERENCE
+from accelgen.site.docstring import SECTIONS, parse
+from accelgen.taxonomy.loading import load_taxonomy
 
 METHODS = method_files()
-CORE = {path.stem: path for path in sorted((PACKAGE / "core").glob("*.py"))}
+CORE = {path.stem: path for path in sorted((REFERENCE / "core").glob("*.py"))}
 FILES = {**METHODS, **{f"core.{name}": path for name, path in CORE.items()}}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

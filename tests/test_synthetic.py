@@ -11,17 +11,18 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from reference_impls import autoregressive, bench, synthetic
-from reference_impls.cli import app
+from accelgen.cli import app
+from accelgen.measuring import bench, synthetic
+from accelgen.measuring.synthetic import SyntheticDrafter
+from accelgen.taxonomy.loading import load_taxonomy
+from reference_impls.baselines import autoregressive
 from reference_impls.core.model import LanguageModel, Shape
 from reference_impls.core.sampling import Sampler
-from reference_impls.knowledge.loading import load_taxonomy
 from reference_impls.speculative_decoding import (
     block_verification,
     speculative_decoding_leviathan,
     speculative_sampling_chen,
 )
-from reference_impls.synthetic import SyntheticDrafter
 
 PROMPT, LIMIT, GAMMA = [1, 2, 3], 600, 4
 CHANCES = (0.9, 0.5, 0.8, 0.6)
@@ -192,7 +193,7 @@ def test_the_formula_s_costs_are_those_of_the_passes(monkeypatch):
 
 
 def test_nothing_is_stored_unless_asked(tmp_path, monkeypatch):
-    monkeypatch.setattr("reference_impls.cli.measuring.RESULTS", tmp_path)
+    monkeypatch.setattr("accelgen.cli.measurements.RESULTS", tmp_path)
     words = ["bench", "--prompts", "1", "--limit", "4", "--synthetic-acceptance", "0.5"]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from accelgen.taxonomy.loading import load_taxonomy
+from accelgen.taxonomy.suites import SUITES as CLAIMS
 from reference_impls.core.generation import Generation, Step
-from reference_impls.knowledge.loading import load_taxonomy
-from reference_impls.knowledge.suites import SUITES as CLAIMS
 from reference_impls.testing import BUILDERS, SUITES, KitError, Scene, options, prove, verify
 from reference_impls.testing.tiny import flat_model
 
@@ -121,7 +121,7 @@ def test_a_method_that_hides_its_drafting_is_found_out():
     """All guesses right, none kept: nothing about the text is wrong, and nothing is gained."""
 
     def generate(target, prompt, limit, *, drafter, sampler, gamma=4, eos=None):
-        from reference_impls.autoregressive import generate as plain
+        from reference_impls.baselines.autoregressive import generate as plain
 
         result = plain(target, prompt, limit, sampler=sampler, eos=eos)
         steps = [Step(step.emitted, drafted=[0] * gamma, draft_passes=gamma) for step in result.steps]

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from accelgen.training import translation
 from reference_impls import zoo
+from reference_impls.baselines.translation import generate as translate
 from reference_impls.core.sampling import Sampler
-from reference_impls.core.seq2seq import translate
-from reference_impls.zoo import translation
 from reference_impls.zoo.tasks import END, task
 
 COUNT = 50

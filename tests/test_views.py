@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from reference_impls.knowledge.loading import load_taxonomy
-from reference_impls.knowledge.results import Results
-from reference_impls.knowledge.views import VIEWS, comparison, gaps, lineage, timeline
-from reference_impls.knowledge.views.drawing import address
+from accelgen.site.results import Results
+from accelgen.site.views import VIEWS, comparison, gaps, lineage, timeline
+from accelgen.site.views.drawing import address
+from accelgen.taxonomy.loading import load_taxonomy
 
 TAXONOMY = load_taxonomy()
 IDS = [method.id for method in TAXONOMY.methods]

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from reference_impls.knowledge.publish import stage
-from reference_impls.knowledge.site_check import check
+from accelgen.site.check import check
+from accelgen.site.publish import stage
 
 # What differs, exactly; the tests below fail when Zensical learns it, or unlearns more.
 ONLY_MKDOCS = {"assets/_mkdocstrings.css", "search/search_index.json", "sitemap.xml.gz", "tags.json"}

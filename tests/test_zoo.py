@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from accelgen.training import boosted, language, max_gram, parts, quality, recipes
+from accelgen.training.fit import fit, schedule
 from reference_impls import zoo
 from reference_impls.core.model import LanguageModel, Shape
-from reference_impls.zoo import boosted, corpus, language, max_gram, parts, quality, recipes, storage
-from reference_impls.zoo.training import fit, schedule
+from reference_impls.zoo import corpus, storage
 
 TINY = Shape(vocab=2048, dim=8, layers=1, heads=2, kv_heads=2, head_dim=4, hidden=12)
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from accelgen.checkpoints import writing as exporting
+from accelgen.checkpoints.writing import export, write_checkpoint
+from accelgen.cli import app
 from reference_impls import zoo
-from reference_impls.cli import app
 from reference_impls.core.from_transformers import from_transformers
 from reference_impls.core.model import LanguageModel, Shape
-from reference_impls.zoo import export as exporting
-from reference_impls.zoo.export import export, write_checkpoint
 
 transformers = pytest.importorskip("transformers")
 

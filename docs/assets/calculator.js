@@ -1,6 +1,6 @@
 // The speedup calculator: shows the form, works out what its numbers promise, and draws the speedup by draft
 // length. The numbers stand in the address. Without this script the form stays hidden and the page's tables say it.
-// The formulas are those of reference_impls/speedup.py, in the same order, and a test compares the two.
+// The formulas are those of accelgen/measuring/speedup.py, in the same order, and a test compares the two.
 (() => {
   const LARGEST = 64 // the longest draft that is tried
 

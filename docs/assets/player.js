@@ -1,5 +1,5 @@
 // <trace-player> replays recorded runs step by step. Its data stand beside it as JSON in a <template>, written by
-// reference_impls/knowledge/trace_html.py from what the tested code did, and so does the same run as text, whose place
+// accelgen/site/trace_html.py from what the tested code did, and so does the same run as text, whose place
 // it takes; without this script the text stays. It never starts to play by itself.
 (() => {
   if (customElements.get("trace-player")) return

@@ -11,9 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_impls.core.cache import Cache
-from reference_impls.core.generation import Generation, Step
 from reference_impls.core.model import Attention, Block, Norm, Shape, as_tensor, attention_mask
-from reference_impls.core.sampling import Sampler
 
 
 @dataclass(frozen=True)
@@ -134,15 +132,3 @@ class EncoderDecoder(nn.Module):
     def logits(self, x: Tensor) -> Tensor:
         """Logits [..., tokens, vocab] read from hidden states x [..., tokens, dim]."""
         return self.norm(x) @ self.embedding.T
-
-
-@torch.inference_mode()
-def translate(model: EncoderDecoder, source: Sequence[int], limit: int, *, sampler: Sampler, eos: int) -> Generation:
-    """The baseline of the family: up to `limit` tokens, one pass of the decoder each, the first after `eos`."""
-    result, memory, cache, last = Generation(), model.encode(source), model.new_cache(), eos
-    go_on = limit > 0
-    while go_on:
-        p = sampler.probs(model.logits(model.decode([last], memory, cache))[0])  # [vocab]
-        last = int(sampler.draw(p))
-        go_on = result.add(Step([last]), limit, eos)
-    return result

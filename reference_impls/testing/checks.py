@@ -27,7 +27,7 @@ class Check:
 class Suite:
     """The checks that prove one promise; `checks(generate)` yields those that apply to a method.
 
-    What the suite claims, and which methods owe it, stands in `reference_impls.knowledge.suites` under the same name.
+    What the suite claims, and which methods owe it, stands in `accelgen.taxonomy.suites` under the same name.
     """
 
     name: str

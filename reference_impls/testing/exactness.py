@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from reference_impls.autoregressive import generate as autoregressive
+from reference_impls.baselines.autoregressive import generate as autoregressive
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler

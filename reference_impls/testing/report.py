@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from reference_impls.knowledge.loading import TaxonomyError, load_taxonomy
-from reference_impls.knowledge.suites import suites_of
-from reference_impls.knowledge.taxonomy import Method
+from accelgen.taxonomy.loading import TaxonomyError, load_taxonomy
+from accelgen.taxonomy.model import Method
+from accelgen.taxonomy.suites import suites_of
 from reference_impls.testing.accounting import ACCOUNTING, OPTIONS
 from reference_impls.testing.checks import Check, Generate, Suite
 from reference_impls.testing.early_exits import EARLY_EXIT

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
-from reference_impls.zoo import recipes
+from accelgen.training import recipes
 from reference_impls.zoo.corpus import prompts
 from reference_impls.zoo.errors import ZooError
 from reference_impls.zoo.storage import WEIGHTS, load_state, manifest

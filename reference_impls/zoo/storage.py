@@ -14,7 +14,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from reference_impls.files import write_whole
+from accelgen.project.files import write_whole
 from reference_impls.zoo.errors import ZooError
 
 WEIGHTS = Path(__file__).parent / "weights"

@@ -12,12 +12,14 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from reference_impls.knowledge.loading import PROJECT_ROOT, load_taxonomy
-from reference_impls.knowledge.results import RESULTS, Results, read_json
-from reference_impls.knowledge.views import calculator
-from reference_impls.speedup import best_gamma, expected_tokens, operations, pass_cost, speedup, verification
+from accelgen.measuring.speedup import best_gamma, expected_tokens, operations, pass_cost, speedup, verification
+from accelgen.project.files import read_json
+from accelgen.project.places import RESULTS, ROOT
+from accelgen.site.results import Results
+from accelgen.site.views import calculator
+from accelgen.taxonomy.loading import load_taxonomy
 
-SCRIPT = PROJECT_ROOT / "docs" / "assets" / "calculator.js"
+SCRIPT = ROOT / "docs" / "assets" / "calculator.js"
 MARKDOWN = calculator.page(load_taxonomy(), Results(acceptance=read_json(RESULTS / "acceptance.json")))
 THEME = "globalThis.document$ = { subscribe: (shown) => shown() }"  # what the theme's stream of pages does at first
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from accelgen.project.places import ROOT
+from accelgen.site.pages import navigation
+from accelgen.taxonomy.loading import load_taxonomy
 from browser.watching import THEME, Watched, executable, problems
-from reference_impls.knowledge.loading import PROJECT_ROOT, load_taxonomy
-from reference_impls.knowledge.pages import navigation
 
 LIMIT = 40 * 1024  # bytes
 ALIKE = ("methods/", "categories/", "api/")  # folders with many pages of one kind
@@ -77,7 +78,7 @@ def test_only_the_named_violations_of_the_theme_are_left_out(visit: Callable[...
 
 
 def test_scripts_and_styles_of_our_own_are_small() -> None:
-    assets = PROJECT_ROOT / "docs" / "assets"
+    assets = ROOT / "docs" / "assets"
     sizes = {
         path.name: len(gzip.compress(path.read_bytes())) for path in assets.iterdir() if path.suffix in {".js", ".css"}
     }

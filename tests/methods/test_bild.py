@@ -10,11 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from reference_impls.autoregressive import generate as autoregressive
+from accelgen.measuring.counterexamples import bild_law
+from reference_impls.baselines.autoregressive import generate as autoregressive
 from reference_impls.core.generation import Generation
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
-from reference_impls.errata import bild_law
 from reference_impls.speculative_decoding.bild import count_kept, generate, loss
 from reference_impls.testing import SUITES
 from reference_impls.testing.checks import Check

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from accelgen.measuring.counterexamples import block_by_products
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.verify import verify_chain
-from reference_impls.errata import block_by_products
 from reference_impls.speculative_decoding.block_verification import generate, prefix_weights, verify_block
 from reference_impls.testing.laws import Exhaustive, total_variation
 from reference_impls.testing.tiny import language_model, varied_model

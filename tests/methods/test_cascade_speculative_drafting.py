@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from reference_impls.autoregressive import generate as decode
+from reference_impls.baselines.autoregressive import generate as decode
 from reference_impls.core.generation import Generation
 from reference_impls.core.sampling import Sampler
 from reference_impls.speculative_decoding.cascade_speculative_drafting import Cascade, MaxGram, generate, longest_match

@@ -5,9 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from accelgen.measuring.counterexamples import cold_path_warm_leaf
+from accelgen.training.quality import feature_accuracy
 from reference_impls.core.cache import Cache
 from reference_impls.core.sampling import Sampler
-from reference_impls.errata import cold_path_warm_leaf
 from reference_impls.speculative_decoding import eagle
 from reference_impls.speculative_decoding.eagle import (
     CHOICES,
@@ -20,7 +21,6 @@ from reference_impls.speculative_decoding.eagle import (
 )
 from reference_impls.testing import autoregressive_law, exact_law, flat_model, total_variation
 from reference_impls.testing.tiny import randomised, varied_model
-from reference_impls.zoo.quality import feature_accuracy
 
 PROMPT = [5, 3, 8, 1]
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from reference_impls.autoregressive import generate as autoregressive
+from accelgen.training.free_adapters import loss as adapters_loss
+from reference_impls.baselines.autoregressive import generate as autoregressive
 from reference_impls.core.generation import Generation
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -27,7 +28,6 @@ from reference_impls.testing.early_exits import watched
 from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
 from reference_impls.testing.tiny import flat_model, language_model, varied_model
 from reference_impls.zoo.adapters import Adapters, merged
-from reference_impls.zoo.adapters import loss as adapters_loss
 
 PROMPT = [5, 3, 8, 1]
 DEPTH, EXIT = 5, 2

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from reference_impls.autoregressive import generate as autoregressive
+from accelgen.measuring.counterexamples import jacobi_by_index
+from reference_impls.baselines.autoregressive import generate as autoregressive
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
-from reference_impls.errata import jacobi_by_index
 from reference_impls.non_autoregressive.jacobi_parallel_decoding import block_length, generate
 from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
 from reference_impls.testing.tiny import flat_model, language_model, varied_model

@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from reference_impls.autoregressive import generate as autoregressive
+from accelgen.measuring.counterexamples import draw_per_path
+from reference_impls.baselines.autoregressive import generate as autoregressive
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.tree import Tree
-from reference_impls.errata import draw_per_path
 from reference_impls.speculative_decoding.medusa import (
     Acceptance,
     MedusaHeads,

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from accelgen.training import datastore
+from accelgen.training.datastore import retrieval
 from reference_impls import zoo
 from reference_impls.core.generation import Generation
 from reference_impls.core.sampling import Sampler
@@ -18,8 +20,7 @@ from reference_impls.speculative_decoding.rest import Datastore, generate, suffi
 from reference_impls.testing import Scene, options
 from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
 from reference_impls.testing.tiny import Foresight, flat_model, varied_model
-from reference_impls.zoo import corpus, datastore, storage
-from reference_impls.zoo.datastore import retrieval
+from reference_impls.zoo import corpus, storage
 
 
 def random_text(seed: int) -> list[int]:

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from reference_impls.autoregressive import generate as autoregressive
+from accelgen.measuring.counterexamples import P, drafted_pair, pairs
+from accelgen.training import language, skipping
+from reference_impls.baselines.autoregressive import generate as autoregressive
 from reference_impls.core.generation import Generation
 from reference_impls.core.sampling import Sampler
-from reference_impls.errata import P, drafted_pair, pairs
 from reference_impls.speculative_decoding.self_speculative_decoding import (
     adapted,
     drawn_with_confidence,
@@ -27,7 +28,7 @@ from reference_impls.speculative_decoding.self_speculative_decoding import (
 from reference_impls.testing.early_exits import watched
 from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
 from reference_impls.testing.tiny import flat_model, language_model, varied_model
-from reference_impls.zoo import language, skipping, storage
+from reference_impls.zoo import storage
 
 PROMPT = [5, 3, 8, 1]
 NOTHING: dict[str, Any] = {"skip_attention": (), "skip_feed": ()}

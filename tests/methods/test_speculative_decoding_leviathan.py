@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 import torch
 
-from reference_impls.autoregressive import generate as decode
+from reference_impls.baselines.autoregressive import generate as decode
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.verify import verify_chain
 from reference_impls.speculative_decoding.speculative_decoding_leviathan import (

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from reference_impls.autoregressive import generate as decode
+from accelgen.measuring.counterexamples import refill_from_target, two_levels
+from reference_impls.baselines.autoregressive import generate as decode
 from reference_impls.core.cache import Cache
 from reference_impls.core.generation import Generation
 from reference_impls.core.model import LanguageModel, Shape
 from reference_impls.core.sampling import Sampler
-from reference_impls.errata import refill_from_target, two_levels
 from reference_impls.speculative_decoding import triforce
 from reference_impls.speculative_decoding.triforce import (
     ShortCache,

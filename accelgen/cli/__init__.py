@@ -1,0 +1,62 @@
+"""`accelgen`: browse, copy, cite, run and prove the methods from the command line.
+
+One module for each group of commands. What is slow to import (torch, mkdocs) is imported by the command that needs it,
+so that `accelgen list` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Annotated
+
+import typer
+
+from accelgen.cli import catalogue, proofs, running
+from accelgen.cli import documents as site
+from accelgen.cli import measurements as measuring
+from accelgen.cli import models as zoo
+from accelgen.cli.errors import OneSentence
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(importlib.metadata.version("accelerated-generation"))
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=OneSentence,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Accelerated text generation: a taxonomy, and a proved reference implementation for every technique."""
+
+
+for command in (
+    catalogue.list_methods,
+    catalogue.show,
+    catalogue.cite,
+    catalogue.copy,
+    catalogue.export_hf,
+    running.run,
+    proofs.verify,
+    catalogue.validate,
+    catalogue.export,
+    measuring.bench,
+    measuring.trace,
+):
+    settings = running.CONTEXT if command is running.run else None
+    name = command.__name__.removesuffix("_methods").replace("_", "-")
+    app.command(name, context_settings=settings)(command)
+app.add_typer(zoo.app, name="zoo")
+app.add_typer(site.app, name="docs")

@@ -1,0 +1,93 @@
+"""`accelgen run ID --target …`: which methods can run on a checkpoint of the user's, and with what."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin, get_type_hints
+
+from accelgen.checkpoints.reading import check_vocabulary, library, load
+from accelgen.cli.running import Outcome, continue_text, own_options
+from reference_impls.core.model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What `generate` asks for beside plain options: the argument for language models that draft, and for how many."""
+
+    drafter: str | None = None
+    several: bool = False
+
+
+def perform(
+    id: str, module: Any, prompt: str | None, given: dict[str, Any], common: dict[str, Any], chosen: dict[str, Any]
+) -> Outcome:
+    """Run the method with its own defaults and the options `given`, on checkpoints `chosen` by options of the run.
+
+    Raises ValueError for what cannot be.
+    """
+    places = chosen.get("drafter", [])
+    parts = parts_of(id, module.generate, given)
+    check_drafters(id, parts, len(places))
+    quiet(library())
+    loading = {name: value for name, value in chosen.items() if name in ("dtype", "device")}
+    target, *drafters = (
+        load(place, keep="keep-transformers" in chosen, **loading) for place in (chosen["target"], *places)
+    )
+    check_vocabulary(target, *drafters)
+    models: dict[str, Any] = {"target": target.model}
+    if parts.drafter:
+        found = [drafter.model for drafter in drafters]
+        models[parts.drafter] = found if parts.several else found[0]
+    plain = defaults(module.generate) | given
+    named = {name: ", ".join(value) if isinstance(value, list) else value for name, value in chosen.items()}
+    return continue_text(id, module, prompt, models | plain, named | common | plain, target)
+
+
+def parts_of(id: str, generate: Callable[..., Any], given: dict[str, Any]) -> Parts:
+    """What the method drafts with. Raises ValueError where it needs what no checkpoint has, or an option not given."""
+    hints, parts = get_type_hints(generate), Parts()
+    if hints.get("target") is not LanguageModel:
+        raise ValueError(f"{id} translates with an encoder-decoder of its own; leave out --target")
+    plain = own_options(generate)
+    for name, parameter in inspect.signature(generate).parameters.items():
+        if parameter.kind is not parameter.KEYWORD_ONLY or name == "sampler":
+            continue
+        kind = hints[name]
+        if LanguageModel in (kind, *get_args(kind)):
+            parts = Parts(name, isinstance(get_origin(kind), type) and issubclass(get_origin(kind), Sequence))
+        elif parameter.default is not parameter.empty:
+            continue
+        elif name not in plain:
+            raise ValueError(
+                f"{id} needs a part that is made for its target, {name} ({getattr(kind, '__name__', kind)}), and there "
+                "is one for the zoo's target only: leave out --target, or make one and call generate from Python"
+            )
+        elif name not in given:
+            option = name.replace("_", "-")
+            raise ValueError(f"{id} needs --{option}, which depends on the target; `accelgen show {id}` says more")
+    return parts
+
+
+def check_drafters(id: str, parts: Parts, count: int) -> None:
+    """Raise ValueError for drafters that are missing or too many."""
+    if parts.drafter is None and count:
+        raise ValueError(f"{id} needs no other model to draft: leave out --drafter")
+    if parts.drafter is not None and not count:
+        raise ValueError(f"{id} drafts with a smaller model of the target's vocabulary: name it with --drafter")
+    if parts.drafter is not None and count > 1 and not parts.several:
+        raise ValueError(f"{id} takes one drafter, and {count} are given")
+
+
+def defaults(generate: Callable[..., Any]) -> dict[str, Any]:
+    """The method's own options that can be written on the command line, where they have a default other than None."""
+    signature = inspect.signature(generate).parameters
+    found = {name: signature[name].default for name in own_options(generate)}
+    return {name: value for name, value in found.items() if value is not None and value is not inspect.Parameter.empty}
+
+
+def quiet(transformers: Any) -> None:
+    """No remarks and no bars of its own on stderr; a download from a hub still shows how far it is."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()

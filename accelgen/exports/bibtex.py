@@ -1,0 +1,119 @@
+"""BibTeX, in plain ASCII: accents as commands, capitals protected."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from accelgen.exports.papers import AUTHORS, PROJECT, SURVEY, TITLE, YEAR, Kind, kind, split
+from accelgen.taxonomy.loading import TaxonomyError, suggestion
+from accelgen.taxonomy.model import Method, Paper, Taxonomy
+
+_SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_SPECIAL |= {"\\": r"\textbackslash{}", "–": "--", "—": "---", "’": "'", "‘": "`", "“": "``", "”": "''", "\u00a0": "~"}
+_LETTER = {"ß": "ss", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ı": "i"}
+_LETTER |= {"å": "aa", "Å": "AA"}
+_ACCENT = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": "."}
+_ACCENT |= {"\u0308": '"', "\u030b": "H", "\u030c": "v", "\u0323": "d", "\u0327": "c", "\u0328": "k", "\u0331": "b"}
+_TYPES = {  # kind of publication -> BibTeX's entry type, and the field that names the venue
+    Kind.PREPRINT: ("misc", ""),
+    Kind.JOURNAL: ("article", "journal"),
+    Kind.PROCEEDINGS: ("inproceedings", "booktitle"),
+    Kind.CODE: ("misc", "howpublished"),
+    Kind.WEB: ("misc", "howpublished"),
+}
+
+
+def to_bibtex(taxonomy: Taxonomy, ids: Iterable[str] | None = None) -> str:
+    """BibTeX of the methods named by `ids` (a category's id names all of its methods); by default all, and the survey.
+
+    Raises TaxonomyError for an unknown id.
+    """
+    if ids is None:
+        return "\n".join([_paper(SURVEY, taxonomy.survey), *map(method_bibtex, taxonomy.methods)])
+    wanted = dict.fromkeys(ids)
+    known = {method.id for method in taxonomy.methods} | {category.id for category in taxonomy.categories}
+    for name in wanted:
+        if name not in known:
+            raise TaxonomyError(f"no method or category is called {name!r}{suggestion(name, known)}")
+    return "\n".join(method_bibtex(m) for m in taxonomy.methods if m.id in wanted or m.category in wanted)
+
+
+def method_bibtex(method: Method) -> str:
+    """The BibTeX entry of the method's paper; its key is the method's id."""
+    return _paper(method.id, method.paper)
+
+
+def page_bibtex(method: Method | None, taxonomy: Taxonomy, url: str | None = None) -> str:
+    """The BibTeX entry of the method's page in this project, or of the whole taxonomy for None; `url` if it has one."""
+    title = f"{method.name}: reference implementation and notes" if method else TITLE
+    fields = {
+        "title": _title(title),
+        "author": f"{{{AUTHORS}}}",
+        "year": str(YEAR),
+        "howpublished": _latex(f"Project {PROJECT}, version {taxonomy.version}"),
+    }
+    return _entry("misc", f"{PROJECT}-{method.id}" if method else PROJECT, fields | ({"url": url} if url else {}))
+
+
+def _paper(key: str, paper: Paper) -> str:
+    fields = {
+        "title": _title(paper.title),
+        "author": " and ".join(map(_author, paper.authors)),
+        "year": str(paper.year),
+    }
+    entry_type, place = _TYPES[kind(paper)]
+    if place:
+        fields[place] = _latex(paper.venue)
+    if paper.arxiv:
+        fields |= {"eprint": paper.arxiv, "archivePrefix": "arXiv"}
+    if paper.doi:
+        fields["doi"] = paper.doi
+    return _entry(entry_type, key, fields | {"url": paper.url})
+
+
+def _entry(entry_type: str, key: str, fields: dict[str, str]) -> str:
+    width = max(map(len, fields))
+    lines = [f"  {name:<{width}} = {{{value}}}," for name, value in fields.items()]
+    return "\n".join([f"@{entry_type}{{{key},", *lines, "}", ""])
+
+
+def _title(title: str) -> str:
+    """Words with capitals inside keep them in braces: bibliography styles turn the others to lower case."""
+    words = re.findall(r"\w+|\W+", title)
+    return "".join(f"{{{_latex(w)}}}" if any(c.isupper() for c in w[1:]) else _latex(w) for w in words)
+
+
+def _author(author: str) -> str:
+    """As written, where BibTeX reads that rightly; a group with a comma or an `and` in its name is one author.
+
+    The word `others` at the end of a list is BibTeX's own for et al.
+    """
+    if "," in author or " and " in author:
+        return f"{{{_latex(author)}}}"
+    name = split(author)
+    return _latex(name.inverted if " " in name.family and name.given else author)
+
+
+def _latex(text: str) -> str:
+    """LaTeX's special characters escaped, and accents as commands in braces, which BibTeX sorts rightly.
+
+    Raises TaxonomyError for a letter of another script.
+    """
+    return "".join(map(_character, unicodedata.normalize("NFC", text)))
+
+
+def _character(c: str) -> str:
+    if c in _SPECIAL:
+        return _SPECIAL[c]
+    if c.isascii():
+        return c
+    if c in _LETTER:
+        return f"{{\\{_LETTER[c]}}}"
+    decomposed = unicodedata.normalize("NFD", c)
+    letter, accent = decomposed[0], _ACCENT.get(decomposed[1:])
+    if not letter.isascii() or accent is None:
+        raise TaxonomyError(f"no LaTeX command is known for {c!r} ({unicodedata.name(c, 'unnamed')}); transliterate it")
+    letter = f"\\{letter}" if letter in "ij" and accent not in "bcdk" else letter  # the accent replaces the dot
+    return f"{{\\{accent}{{{letter}}}}}"

@@ -1,0 +1,1 @@
+"""What is measured: methods beside their baselines, the costs of calls, recorded runs."""

@@ -1,0 +1,197 @@
+"""Prediction beside measurement: the benchmark's speedups against those that the costs of single calls promise.
+
+`WHY` is the one place where deviations are explained. `accelgen bench --costs` and a test print what is missing there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from accelgen.site import charts
+from accelgen.exports.markdown import collapsible, join, section, table
+from accelgen.taxonomy.model import Taxonomy
+
+TOLERANCE = 0.10  # a deviation above a tenth is explained
+SIZES = (1, 2, 3, 4, 5, 6, 7, 9, 11, 13, 17, 25)  # new tokens for which the cost of a pass is shown
+# Method id -> why the measured speedup is not the predicted one, in a sentence.
+WHY: dict[str, str] = {
+    "layerskip": (
+        "Its first four layers draft seven times in a row and find their weights at hand; the cost of four layers is a"
+        " median that CALM shares, whose runs of four layers stand deeper and come to weights that were pushed out."
+    ),
+    "mask-predict": (
+        "Between the calls of its two-layer model it chooses, masks and merges places with a dozen small tensor"
+        " operations, which weigh most where a single pass writes the whole sentence."
+    ),
+}
+
+Row = dict[str, Any]
+LEAD = (
+    "A pass of the target lets $\\tau$ tokens through and costs $r(k)$ for its $k$ new tokens; $d$ passes of a drafter"
+    " at $c$ each go before it, and $v$ is drawing, masks and verification. All are counted in steps of plain decoding,"
+    " so the speedup should be"
+)
+FORMULA = "$$\n\\frac{\\tau}{r(k) + d\\,c + v}.\n$$"
+HOW = (
+    "The costs are medians of single calls, timed where they stand inside the loops of all methods, on prompts that the"
+    " measurement above does not use; on its own prompts the calls were only counted. So the method's own time does not"
+    " enter its prediction. What happens between the calls is not in it either: the method's own Python, and whatever"
+    " makes the same call slower in one loop than in another. Layers of the target that draft, as in LayerSkip, are"
+    " counted with the target."
+)
+
+
+def compared(bench: Mapping[str, Any], costs: Mapping[str, Any]) -> list[Row]:
+    """The benchmark's rows that have a prediction, with it and with `deviation`, measured / predicted - 1.
+
+    Rows that deviate by more than `TOLERANCE` have a `number`, the same for all rows of a method.
+    """
+    predicted = {(row["id"], row["setting"]): row for row in costs["rows"]}
+    rows = [
+        predicted[key] | row | {"deviation": row["speedup"] / predicted[key]["predicted"] - 1}
+        for row in bench["rows"]
+        if (key := (row["id"], row["setting"])) in predicted
+    ]
+    numbers = {id: i for i, id in enumerate(dict.fromkeys(row["id"] for row in rows if _deviates(row)), 1)}
+    return [row | ({"number": numbers[row["id"]]} if _deviates(row) else {}) for row in rows]
+
+
+def _deviates(row: Row) -> bool:
+    return bool(abs(row["deviation"]) > TOLERANCE + 1e-9)
+
+
+def problems(
+    bench: Mapping[str, Any] | None, costs: Mapping[str, Any] | None, why: Mapping[str, str] = WHY
+) -> list[str]:
+    """What is wrong with the stored figures, or else with their explanations, a sentence each; empty if nothing is."""
+    if not bench or not costs:
+        missing, command = ("bench", "accelgen bench") if not bench else ("costs", "accelgen bench --costs")
+        return [f"measuring/results/{missing}.json is missing: make it with `{command}`"]
+    if bench["settings"] != costs["settings"]:
+        both = f"bench.json {bench['settings']}, costs.json {costs['settings']}"
+        return [f"the settings differ: make both with the same --prompts, --limit and --repeat ({both})"]
+    found = []
+    ours, theirs = ({(r["id"], r["setting"]): r["tokens_per_pass"] for r in each["rows"]} for each in (bench, costs))
+    for key in dict.fromkeys([*ours, *theirs]):
+        if key not in ours or key not in theirs:
+            where = "costs.json" if key in ours else "bench.json"
+            found.append(f"{where} has no row for {', '.join(key)}: make it anew")
+        elif abs(ours[key] - theirs[key]) > 0.02 * ours[key]:
+            found.append(f"{', '.join(key)}: tokens per pass differ between bench.json and costs.json: make both anew")
+    return found or _unexplained(compared(bench, costs), why)
+
+
+def _unexplained(rows: Sequence[Row], why: Mapping[str, str]) -> list[str]:
+    deviating: dict[str, list[str]] = {}
+    for row in rows:
+        if _deviates(row):
+            figures = "{setting}: predicted {predicted:.2f}, measured {speedup:.2f}, {deviation:+.0%}".format(**row)
+            deviating.setdefault(row["id"], []).append(figures)
+    place = "WHY of site/predictions.py"
+    absent = [
+        f"{id} deviates and {place} does not say why ({'; '.join(each)})"
+        for id, each in deviating.items()
+        if not why.get(id, "").strip()
+    ]
+    stale = [f"{place} explains {id}, which is as predicted to a tenth: remove it" for id in why if id not in deviating]
+    return absent + stale
+
+
+# ---- the page -----------------------------------------------------------------------------------------------------
+
+
+def predicted(taxonomy: Taxonomy, bench: Mapping[str, Any] | None, costs: Mapping[str, Any] | None) -> str:
+    """The fragment of docs/measured.md; nothing without both results."""
+    if not bench or not costs:
+        return "\n"
+    names = {m.id: m.name for m in taxonomy.methods}
+    families = {m.id: taxonomy.category(m.category).name for m in taxonomy.methods}
+    rows = compared(bench, costs)
+    data = (
+        f"Costs taken on {costs['date']} with `{costs['command']}`."
+        " [All costs and predictions as JSON](downloads/costs.json){ download }."
+    )
+    return join(
+        [
+            section("Prediction beside measurement", LEAD, FORMULA, HOW),
+            charts.predictions(rows, names, families),
+            _table(rows, names),
+            _reasons(rows, names),
+            "### What a call costs",
+            _costs(costs["units"]),
+            data,
+        ]
+    )
+
+
+def _table(rows: Sequence[Row], names: Mapping[str, str]) -> str:
+    steps = ("Tokens $\\tau$", "Target $r(k)$", "Drafts $d\\,c$", "Rest $v$")
+    head = ("Method", "Setting", "Predicted", "Measured", "Deviation", *steps)
+    cells = [
+        (
+            f"[{names.get(row['id'], row['id'])}](methods/{row['id']}.md)",
+            _setting(row),
+            *(f"{row[key]:.2f}" for key in ("predicted", "speedup")),
+            _deviation(row),
+            *(f"{row[key]:.2f}" for key in ("tokens_per_pass", "target", "draft", "rest")),
+        )
+        for row in rows
+    ]
+    return table(head, cells)
+
+
+def _deviation(row: Row) -> str:
+    percent = f"{round(row['deviation'], 2) + 0:+.0%}".replace("-", "−")  # + 0 makes an even -0 a plain one
+    return percent + (f" ({row['number']})" if "number" in row else "")
+
+
+def _setting(row: Row) -> str:
+    """The temperature alone, as the tables above have the rest; or what a translation varies."""
+    return str(row["setting"] if "exact_match" in row else row["setting"].partition(",")[0])
+
+
+def _reasons(rows: Sequence[Row], names: Mapping[str, str]) -> str:
+    numbers = {row["number"]: row["id"] for row in rows if "number" in row}
+    lines = [f"{n}. {names.get(id, id)}: {WHY.get(id, 'not explained yet.')}" for n, id in sorted(numbers.items())]
+    return "Why the measured speedup is not the predicted one:\n\n" + "\n".join(lines) if lines else ""
+
+
+def _costs(units: Sequence[Row]) -> str:
+    """r(k) as a table, and every other kind of call at the size at which it was seen most often."""
+    passes = {
+        way: {u["new"]: u for u in units if (u["who"], u["call"], u["how"]) == ("target", "forward", how)}
+        for way, how in (("a chain", ""), ("a tree", "masked"))
+    }
+    one = passes["a chain"].get(1)
+    if one is None:
+        return ""
+    sizes = [k for k in SIZES if any(k in each for each in passes.values())]
+    rows = [
+        (
+            str(k),
+            *(f"{each[k]['microseconds'] / one['microseconds']:.2f}" if k in each else "–" for each in passes.values()),
+        )
+        for k in sizes
+    ]
+    kinds: dict[tuple[str, ...], Row] = {}
+    for unit in units:
+        kind = (unit["who"], unit["call"], unit["how"])
+        kinds[kind] = max(kinds.get(kind, unit), unit, key=lambda each: int(each["calls"]))
+    calls = [
+        (
+            *kind,
+            f"{u['new']}",
+            f"{u['microseconds']:,.0f}",
+            f"{u['microseconds'] / one['microseconds']:.3f}",
+            f"{u['calls']}",
+        )
+        for kind, u in kinds.items()
+    ]
+    lead = (
+        f"A pass of the target over one token takes {one['microseconds'] / 1000:.2f} ms inside the loops. Over $k$ new"
+        " tokens it takes so many times as long:"
+    )
+    head = ("Of", "Call", "How", "Tokens, rows or nodes", "Microseconds", "In target passes", "Calls timed")
+    every = collapsible("Every kind of call, at the size that is most frequent", table(head, calls))
+    return "\n\n".join([lead, table(("New tokens $k$", *(f"as {way}" for way in passes)), rows), every])

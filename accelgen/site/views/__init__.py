@@ -1,0 +1,26 @@
+"""Pages that look across all methods: one module each, a pure function from taxonomy and results to Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from accelgen.site.results import Results
+from accelgen.taxonomy.model import Taxonomy
+from accelgen.site.views import five_rates as acceptance, calculator, comparison, engines, mistakes as errata, gaps, glossary, guide, lineage, replay, timeline
+
+View = Callable[[Taxonomy, Results], str]
+
+# file name below docs/explore/ -> title in the navigation, and what makes the page
+VIEWS: Mapping[str, tuple[str, View]] = {
+    "comparison": ("Table", comparison.page),
+    "guide": ("Which for my workload?", guide.page),
+    "replay": ("Side by side", replay.page),
+    "calculator": ("Calculator", calculator.page),
+    "engines": ("Engines", engines.page),
+    "lineage": ("Lineage", lineage.page),
+    "timeline": ("Timeline", timeline.page),
+    "acceptance": ("What acceptance means", acceptance.page),
+    "glossary": ("Glossary", glossary.page),
+    "gaps": ("Gap map", gaps.page),
+    "errata": ("Errata", errata.page),
+}

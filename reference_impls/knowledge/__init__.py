@@ -1,1 +1,0 @@
-"""What is known about the methods: the taxonomy, and what is made from it and from their source."""
