@@ -25,14 +25,15 @@ ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 60  # seconds after which a mutant that hangs counts as noticed
 WORKERS = 2
 
-EXACT, GREEDY, ACCOUNTING = "test_exact.py", "test_greedy.py", "test_accounting.py"
-EARLY, PARALLEL, SEQ2SEQ = "test_early_exit.py", "test_non_autoregressive.py", "test_seq2seq.py"
-VERIFY, SAMPLING, GENERATION = "test_core_verify.py", "test_core_sampling.py", "test_core_generation.py"
+EXACT, GREEDY, ACCOUNTING = "methods/test_exact.py", "methods/test_greedy.py", "methods/test_accounting.py"
+EARLY, PARALLEL, SEQ2SEQ = "methods/test_early_exit.py", "methods/test_non_autoregressive.py", "core/test_seq2seq.py"
+VERIFY, SAMPLING, GENERATION = "core/test_core_verify.py", "core/test_core_sampling.py", "core/test_core_generation.py"
+CHECKPOINTS, ALIGNED = "checkpoints/test_checkpoints.py", "training/test_alignment.py"
 CACHE, MODEL, TREE, TRANSFORMERS = (
-    "test_core_cache.py",
-    "test_core_model.py",
-    "test_core_tree.py",
-    "test_core_transformers.py",
+    "core/test_core_cache.py",
+    "core/test_core_model.py",
+    "core/test_core_tree.py",
+    "core/test_core_transformers.py",
 )
 
 LEVIATHAN = "speculative_decoding/speculative_decoding_leviathan"
@@ -77,7 +78,7 @@ class Mutant:
 
 def own(module: str) -> str:
     """The tests that are peculiar to a method."""
-    return f"methods/test_{Path(module).name}.py"
+    return f"methods/{Path(module).parent.name}/test_{Path(module).name}.py"
 
 
 # fmt: off
@@ -160,9 +161,9 @@ CATALOGUE = [Mutant(*row[:4], row[4:]) for row in (
     ("query-and-key-norms-swapped", "core/from_transformers",
      "q.expand(shape.heads, 1, -1), k.expand", "k.expand(shape.heads, 1, -1), q.expand", TRANSFORMERS),
     ("attention-scaling-lost", "core/model", "if shape.rope_scale != 1:", "if shape.rope_scale < 0:", TRANSFORMERS),
-    ("padding-kept", "core/from_transformers", "else value[: shape.vocab]", "else value", "test_checkpoints.py"),
+    ("padding-kept", "core/from_transformers", "else value[: shape.vocab]", "else value", CHECKPOINTS),
     ("vocabularies-compared-by-size", "checkpoints/reading",
-     "if ours.get(token) != theirs.get(token)", "if len(ours) != len(theirs)", "test_checkpoints.py"),
+     "if ours.get(token) != theirs.get(token)", "if len(ours) != len(theirs)", CHECKPOINTS),
     # Bookkeeping
     ("end-inside-a-draft-ignored", "core/generation",
      "if eos in step.emitted:", "if step.emitted and eos == step.emitted[-1]:", GENERATION),
@@ -521,11 +522,11 @@ CATALOGUE = [Mutant(*row[:4], row[4:]) for row in (
      "(advantage * log_p)", "((advantage - advantage.mean()) * log_p)", own(FERTILITY)),
     ("teacher-of-the-true-text", FERTILITY, "taught, p, p.argmax(-1), places", "taught, p, target, places",
      own(FERTILITY)),
-    ("alignments-of-padding-counted", ALIGNMENT, ".where((target != PAD)[:, :, None], 0)", "", "test_alignment.py"),
-    ("aligned-to-padding", ALIGNMENT, ".masked_fill(~source_real[:, None, :], -torch.inf)", "", "test_alignment.py"),
+    ("alignments-of-padding-counted", ALIGNMENT, ".where((target != PAD)[:, :, None], 0)", "", ALIGNED),
+    ("aligned-to-padding", ALIGNMENT, ".masked_fill(~source_real[:, None, :], -torch.inf)", "", ALIGNED),
     ("target-words-bring-forth-source-words", ALIGNMENT, "source[:, None, :] * vocab + target[:, :, None]",
-     "target[:, :, None] * vocab + source[:, None, :]", "test_alignment.py"),
-    ("diagonal-shunned", ALIGNMENT, "-TENSION * distance", "TENSION * distance", "test_alignment.py"),
+     "target[:, :, None] * vocab + source[:, None, :]", ALIGNED),
+    ("diagonal-shunned", ALIGNMENT, "-TENSION * distance", "TENSION * distance", ALIGNED),
     ("forward-by-the-best-path", NART_CRF, ".logsumexp(-2) + scores", ".amax(-2) + scores", own(NART_CRF)),
     ("transitions-transposed", NART_CRF, "left @ right.mT", "right @ left.mT", own(NART_CRF)),
     ("transition-of-the-step-before", NART_CRF, "(total[..., :, None] + moves[..., i - 1, :, :]).max(-2)",

@@ -11,7 +11,7 @@ from rdflib import RDF, Graph, Literal, Namespace, URIRef
 
 from accelgen import exports
 from accelgen.site.results import site_address
-from accelgen.taxonomy.model import Method, Paper
+from accelgen.taxonomy.schema import Method, Paper
 
 SCHEMA = Namespace("https://schema.org/")
 LINK = re.compile(r"- \[([^]]+)\]\(([^)\s]+)\): \S.*")

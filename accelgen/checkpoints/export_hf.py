@@ -13,7 +13,7 @@ from pathlib import Path
 
 from accelgen.exports.bundle import bundle, method_files
 from accelgen.project.places import REFERENCE, TOOL
-from accelgen.taxonomy.model import Method
+from accelgen.taxonomy.schema import Method
 
 WHOLE_PASSES = {"forward", "shape", "device", "new_cache"}  # what the adapter offers of a `LanguageModel`
 GIVEN = {"target", "prompt", "limit", "sampler", "eos", "drafter", "drafters", "datastore"}

@@ -15,7 +15,7 @@ from accelgen.cli import catalogue, proofs, running
 from accelgen.cli import documents as site
 from accelgen.cli import measurements as measuring
 from accelgen.cli import models as zoo
-from accelgen.cli.errors import OneSentence
+from accelgen.cli.sentences import OneSentence
 
 
 def _show_version(wanted: bool) -> None:

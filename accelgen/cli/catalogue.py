@@ -17,7 +17,7 @@ from accelgen.project.places import ROOT, TAXONOMY
 from accelgen.site.results import read_results, site_address
 from accelgen.taxonomy.calls import BASELINE
 from accelgen.taxonomy.loading import TaxonomyError, load_taxonomy, suggestion
-from accelgen.taxonomy.model import Guarantee, ImplementationStatus, Method, Taxonomy
+from accelgen.taxonomy.schema import Guarantee, ImplementationStatus, Method, Taxonomy
 
 LLMS = "llms"
 FORMATS = [*exports.EXPORTS, LLMS]

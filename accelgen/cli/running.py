@@ -16,7 +16,7 @@ from accelgen.cli.catalogue import implemented
 from accelgen.cli.output import AsJson, console, waiting, write_json
 from accelgen.taxonomy.calls import BASELINE
 from accelgen.taxonomy.loading import load_taxonomy, suggestion
-from accelgen.taxonomy.model import Guarantee, Method, Need
+from accelgen.taxonomy.schema import Guarantee, Method, Need
 
 if TYPE_CHECKING:
     from reference_impls.core.generation import Generation

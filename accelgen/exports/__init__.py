@@ -11,7 +11,7 @@ from accelgen.exports.csl import to_csl
 from accelgen.exports.linked import iri, page_jsonld, to_jsonld, urn
 from accelgen.exports.papers import AUTHORS, PROJECT, YEAR
 from accelgen.exports.scholar import scholar_tags
-from accelgen.taxonomy.model import Taxonomy
+from accelgen.taxonomy.schema import Taxonomy
 
 __all__ = [
     "AUTHORS",

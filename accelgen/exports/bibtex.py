@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from accelgen.exports.papers import AUTHORS, PROJECT, SURVEY, TITLE, YEAR, Kind, kind, split
 from accelgen.taxonomy.loading import TaxonomyError, suggestion
-from accelgen.taxonomy.model import Method, Paper, Taxonomy
+from accelgen.taxonomy.schema import Method, Paper, Taxonomy
 
 _SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _SPECIAL |= {"\\": r"\textbackslash{}", "–": "--", "—": "---", "’": "'", "‘": "`", "“": "``", "”": "''", "\u00a0": "~"}

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from accelgen.exports.papers import Kind, Name, kind, names, references
-from accelgen.taxonomy.model import OTHERS, Paper, Taxonomy
+from accelgen.taxonomy.schema import OTHERS, Paper, Taxonomy
 
 _TYPES = {
     Kind.PREPRINT: "article",

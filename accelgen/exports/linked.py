@@ -11,7 +11,7 @@ import uuid
 from typing import Any
 
 from accelgen.exports.papers import AUTHORS, TITLE, names
-from accelgen.taxonomy.model import Category, Method, Paper, Subcategory, Taxonomy
+from accelgen.taxonomy.schema import Category, Method, Paper, Subcategory, Taxonomy
 
 ROOT = "https://arxiv.org/abs/2405.13019#"  # what the names of the URNs begin with
 FILE = "downloads/taxonomy.jsonld"  # below the site's address; describes every concept

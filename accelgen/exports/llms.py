@@ -11,7 +11,7 @@ from typing import Any
 
 from accelgen.exports import EXPORTS
 from accelgen.exports.markdown import join, read_front_matter, section
-from accelgen.taxonomy.model import Taxonomy
+from accelgen.taxonomy.schema import Taxonomy
 
 NAME = "Accelerated Generation"
 SUMMARY = (

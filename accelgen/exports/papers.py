@@ -6,7 +6,7 @@ import re
 from enum import StrEnum
 from typing import NamedTuple
 
-from accelgen.taxonomy.model import OTHERS, Paper, Taxonomy
+from accelgen.taxonomy.schema import OTHERS, Paper, Taxonomy
 
 PROJECT = "accelerated-generation"
 TITLE = "A taxonomy of accelerated generation"

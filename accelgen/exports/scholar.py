@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from accelgen.exports.papers import Kind, kind, names
-from accelgen.taxonomy.model import Paper
+from accelgen.taxonomy.schema import Paper
 
 _PLACES = {Kind.JOURNAL: "citation_journal_title", Kind.PROCEEDINGS: "citation_conference_title"}
 

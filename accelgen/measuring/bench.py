@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from accelgen.taxonomy.model import Guarantee, Method, Need, Taxonomy
+from accelgen.taxonomy.schema import Guarantee, Method, Need, Taxonomy
 from reference_impls.baselines import autoregressive
 from reference_impls.baselines.translation import generate as translate
 from reference_impls.core.generation import Generation

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from accelgen.measuring import bench
 from accelgen.measuring.bench import Plan, Row, Run
-from accelgen.taxonomy.model import Method, Taxonomy
+from accelgen.taxonomy.schema import Method, Taxonomy
 from reference_impls.baselines import autoregressive, translation
 from reference_impls.core.cache import Cache
 from reference_impls.core.generation import Generation

@@ -21,7 +21,7 @@ from torch import Tensor
 from accelgen.measuring import bench, costs
 from accelgen.measuring.bench import Plan, Row, Run
 from accelgen.measuring.speedup import LARGEST, expected_tokens, speedup
-from accelgen.taxonomy.model import Method
+from accelgen.taxonomy.schema import Method
 from reference_impls.baselines import autoregressive
 from reference_impls.core.cache import Cache
 from reference_impls.core.model import LanguageModel

@@ -7,7 +7,7 @@ from typing import Any
 
 from accelgen.exports.markdown import bullets, join, note, table
 from accelgen.taxonomy.calls import BASELINE
-from accelgen.taxonomy.model import Taxonomy
+from accelgen.taxonomy.schema import Taxonomy
 
 MISSING = "`accelgen bench --peers` measures both in one process; its results are not in this checkout."
 LEAD = (

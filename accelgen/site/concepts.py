@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from accelgen.exports.markdown import read_front_matter
-from accelgen.taxonomy.model import Guarantee, Method, Need
+from accelgen.taxonomy.schema import Guarantee, Method, Need
 
 EXACT = (Guarantee.EXACT_DISTRIBUTION, Guarantee.EXACT_GREEDY)
 

@@ -20,7 +20,7 @@ from accelgen.site.proof_links import KIT, block, suite_address, suite_tests
 from accelgen.site.results import Results
 from accelgen.site.source_links import listing
 from accelgen.taxonomy.suites import SUITES, suites_of
-from accelgen.taxonomy.model import Taxonomy
+from accelgen.taxonomy.schema import Taxonomy
 
 
 def fragments(taxonomy: Taxonomy, results: Results) -> dict[str, str]:

@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from accelgen.taxonomy.model import Method, Taxonomy
+from accelgen.taxonomy.schema import Method, Taxonomy
 
 LOOP = "generate"  # shown first, because that is where methods differ
 COMMON = 0.25  # below this share of common lines two texts are shown one after the other

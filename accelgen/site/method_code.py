@@ -11,7 +11,7 @@ from accelgen.taxonomy.calls import BASELINE
 from accelgen.site.results import Results
 from accelgen.site.source_links import SourceLinks, anchor, listing
 from accelgen.taxonomy.suites import suites_of
-from accelgen.taxonomy.model import Method, Taxonomy
+from accelgen.taxonomy.schema import Method, Taxonomy
 
 CODE, TESTS = "code", "tests"  # ids of the blocks with the source of the method and with that of its own tests
 PROOFS = "../proofs.md"

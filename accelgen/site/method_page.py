@@ -24,7 +24,7 @@ from accelgen.exports.markdown import (
 from accelgen.site.proof_links import guarantee_address
 from accelgen.site.results import Results
 from accelgen.site.source_links import SourceLinks
-from accelgen.taxonomy.model import FigureStatus, Guarantee, Method, Need, Paper, Taxonomy, Workload
+from accelgen.taxonomy.schema import FigureStatus, Guarantee, Method, Need, Paper, Taxonomy, Workload
 
 GUARANTEES = {
     Guarantee.EXACT_DISTRIBUTION: (

@@ -20,7 +20,7 @@ from accelgen.site.method_page import (
     status_badge,
 )
 from accelgen.site.results import Results
-from accelgen.taxonomy.model import Category, Method, Subcategory, Taxonomy
+from accelgen.taxonomy.schema import Category, Method, Subcategory, Taxonomy
 from accelgen.site.views import VIEWS
 
 FOLDERS = ("methods", "categories", "explore", "downloads", "generated")  # below docs/, all generated

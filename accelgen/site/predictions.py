@@ -10,7 +10,7 @@ from typing import Any
 
 from accelgen.site import charts
 from accelgen.exports.markdown import collapsible, join, section, table
-from accelgen.taxonomy.model import Taxonomy
+from accelgen.taxonomy.schema import Taxonomy
 
 TOLERANCE = 0.10  # a deviation above a tenth is explained
 SIZES = (1, 2, 3, 4, 5, 6, 7, 9, 11, 13, 17, 25)  # new tokens for which the cost of a pass is shown

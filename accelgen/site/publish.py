@@ -11,7 +11,7 @@ from accelgen.project.places import ROOT
 from accelgen.taxonomy.loading import load_taxonomy
 from accelgen.site.pages import FOLDERS, navigation, pages
 from accelgen.site.results import read_results
-from accelgen.taxonomy.model import Taxonomy
+from accelgen.taxonomy.schema import Taxonomy
 from accelgen.site.views.glossary import tooltips
 
 

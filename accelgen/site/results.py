@@ -12,10 +12,10 @@ from accelgen.project.files import read_json
 from accelgen.project.places import REFERENCE, RESULTS, ROOT, TRACES
 from accelgen.taxonomy.calls import BASELINE
 from accelgen.taxonomy.loading import TaxonomyError
-from accelgen.taxonomy.model import Taxonomy
+from accelgen.taxonomy.schema import Method, Taxonomy
 
 _SITE_URL = re.compile(r"""^site_url:[ ]*(?:(["'])(?P<quoted>.*?)\1|(?P<plain>.*?))[ ]*(?:[ ]#.*)?$""", re.MULTILINE)
-TAXONOMY = ["accelgen.taxonomy.model", "accelgen.taxonomy.loading", "accelgen.exports", "accelgen.exports.bundle"]
+TAXONOMY = ["accelgen.taxonomy.schema", "accelgen.taxonomy.loading", "accelgen.exports", "accelgen.exports.bundle"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def read_results(taxonomy: Taxonomy, taxonomy_file: Path) -> Results:
     """Read what exists. Imports no torch, so the site builds without it."""
     implemented = [m for m in taxonomy.methods if m.is_implemented]
     ids = [m.id for m in implemented]
-    tests = {m.id: name for m in implemented if (ROOT / (name := _test_file(m.id))).is_file()}
+    tests = {m.id: name for m in implemented if (ROOT / (name := _test_file(m))).is_file()}
     return Results(
         taxonomy_file=taxonomy_file.read_text(encoding="utf-8"),
         sources={BASELINE: _source(f"reference_impls.baselines.{BASELINE}")} | {m.id: _source(m.module) for m in implemented},
@@ -87,8 +87,9 @@ def _source(module: str) -> str:
     return REFERENCE.joinpath(*module.split(".")[1:]).with_suffix(".py").read_text(encoding="utf-8")
 
 
-def _test_file(id: str) -> str:
-    return f"tests/methods/test_{id.replace('-', '_')}.py"
+def _test_file(method: Method) -> str:
+    category, name = method.module.split(".")[1:]
+    return f"tests/methods/{category}/test_{name}.py"
 
 
 def _kit() -> list[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from accelgen.taxonomy.loading import load_taxonomy
-from accelgen.taxonomy.model import Production, Taxonomy
+from accelgen.taxonomy.schema import Production, Taxonomy
 
 ENGINE = "transformers"
 PROPOSERS = frozenset(

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from accelgen.project.places import TAXONOMY
-from accelgen.taxonomy.model import Taxonomy
+from accelgen.taxonomy.schema import Taxonomy
 
 Place = tuple[str | int, ...]  # where a value stands: ("methods", 3, "paper", "year")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from accelgen.taxonomy.model import Guarantee, Method, Need
+from accelgen.taxonomy.schema import Guarantee, Method, Need
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accelgen.taxonomy.loading import TaxonomyError, load_taxonomy
-from accelgen.taxonomy.model import Method
+from accelgen.taxonomy.schema import Method
 from accelgen.taxonomy.suites import suites_of
 from reference_impls.testing.accounting import ACCOUNTING, OPTIONS
 from reference_impls.testing.checks import Check, Generate, Suite

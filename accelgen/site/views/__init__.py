@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from accelgen.site.results import Results
-from accelgen.taxonomy.model import Taxonomy
+from accelgen.taxonomy.schema import Taxonomy
 from accelgen.site.views import five_rates as acceptance, calculator, comparison, engines, mistakes as errata, gaps, glossary, guide, lineage, replay, timeline
 
 View = Callable[[Taxonomy, Results], str]

@@ -13,7 +13,7 @@ from typing import Any
 
 from accelgen.exports.markdown import escape, front_matter, join, section, table
 from accelgen.site.results import Results
-from accelgen.taxonomy.model import Taxonomy
+from accelgen.taxonomy.schema import Taxonomy
 from accelgen.measuring.speedup import (
     LARGEST,
     best_gamma,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from accelgen.exports.markdown import bullets, front_matter, join, section, table
 from accelgen.site.method_page import GUARANTEES, NEEDS, guarantee_badge
 from accelgen.site.results import Results
-from accelgen.taxonomy.model import Guarantee, Method, Need, Taxonomy
+from accelgen.taxonomy.schema import Guarantee, Method, Need, Taxonomy
 
 LEAD = "Every technique of the taxonomy with what it promises, what it asks for, and where it runs today."
 COLUMNS = ("Method", "Family", "Guarantee", "Needs", "Training", "Year", "Code here", "Engines")

@@ -6,7 +6,7 @@ import html
 import posixpath
 from collections.abc import Iterable
 
-from accelgen.taxonomy.model import Method
+from accelgen.taxonomy.schema import Method
 
 ROW = 24  # height of a line of text, in pixels
 LETTER = 7.3  # width of a letter, on average

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from accelgen.exports.markdown import bullets, fence, front_matter, join, section, table
 from accelgen.site.results import Results
-from accelgen.taxonomy.model import Method, Production, Taxonomy
+from accelgen.taxonomy.schema import Method, Production, Taxonomy
 
 LEAD = "Which engine runs which technique today, by which switch, and in which release that was read."
 

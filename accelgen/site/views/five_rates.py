@@ -8,7 +8,7 @@ from typing import Any
 from accelgen.site import charts
 from accelgen.exports.markdown import front_matter, join, note, section, table
 from accelgen.site.results import Results
-from accelgen.taxonomy.model import Taxonomy
+from accelgen.taxonomy.schema import Taxonomy
 
 LEAD = "Five different figures are called acceptance rate. Here they are, side by side, on one run of one method."
 WHY = (

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from accelgen.exports.markdown import front_matter, indent, join
 from accelgen.site.results import Results
-from accelgen.taxonomy.model import Taxonomy, Term
+from accelgen.taxonomy.schema import Taxonomy, Term
 
 LEAD = "The words and symbols of this site, each in one to three sentences."
 PAGES = {  # term -> the page that says more

@@ -13,7 +13,7 @@ from typing import Any
 from accelgen.exports.markdown import front_matter, join, section, table
 from accelgen.site.method_page import GUARANTEES, NEEDS, WORKLOADS, guarantee_badge
 from accelgen.site.results import Results
-from accelgen.taxonomy.model import Fit, Guarantee, Method, Taxonomy, Workload
+from accelgen.taxonomy.schema import Fit, Guarantee, Method, Taxonomy, Workload
 from accelgen.site.views.comparison import engines, training
 
 TITLE = "Which method for my workload?"

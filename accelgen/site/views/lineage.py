@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from accelgen.exports.markdown import front_matter, join, section
 from accelgen.site.results import Results
-from accelgen.taxonomy.model import Category, Method, Taxonomy
+from accelgen.taxonomy.schema import Category, Method, Taxonomy
 from accelgen.site.views.drawing import ROW, address, drawing, label, width_of
 
 LEAD = "What builds on what. A line leads from a technique to those that extend it."

@@ -8,7 +8,7 @@ from typing import Any
 
 from accelgen.exports.markdown import front_matter, join, note, section, table
 from accelgen.site.results import Results
-from accelgen.taxonomy.model import Taxonomy
+from accelgen.taxonomy.schema import Taxonomy
 
 LEAD = (
     "Where published code deviates from the rule it stands for: where it was seen, what a reader who copies it gets,"

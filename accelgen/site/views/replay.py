@@ -9,7 +9,7 @@ from accelgen.site import trace_html
 from accelgen.exports.markdown import escape, front_matter, join, note
 from accelgen.taxonomy.calls import BASELINE
 from accelgen.site.results import Results
-from accelgen.taxonomy.model import Taxonomy
+from accelgen.taxonomy.schema import Taxonomy
 from accelgen.site.views.drawing import address
 
 HERE = "explore/replay.md"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from accelgen.exports.markdown import front_matter, join
 from accelgen.site.results import Results
-from accelgen.taxonomy.model import Method, Taxonomy
+from accelgen.taxonomy.schema import Method, Taxonomy
 from accelgen.site.views.drawing import ROW, address, drawing, label
 
 LEAD = (

@@ -17,7 +17,7 @@ from accelgen.project.places import ROOT
 from accelgen.site.pages import pages
 from accelgen.site.results import Results, site_address
 from accelgen.taxonomy.loading import TaxonomyError, load_taxonomy
-from accelgen.taxonomy.model import Taxonomy
+from accelgen.taxonomy.schema import Taxonomy
 
 SITE = "https://example.org/accelerated/"
 PROV = Namespace("http://www.w3.org/ns/prov#")

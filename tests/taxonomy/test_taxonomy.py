@@ -9,7 +9,7 @@ from accelgen.exports.bundle import BASELINES, FAMILIES, method_files, parse
 from accelgen.project.places import ROOT
 from accelgen.taxonomy import loading
 from accelgen.taxonomy.loading import TaxonomyError, load_taxonomy, source_line
-from accelgen.taxonomy.model import Method
+from accelgen.taxonomy.schema import Method
 
 SMALL = """\
 version: 1.0.0
@@ -50,6 +50,7 @@ def row(id: str = "calm", **changes: str) -> str:
         "trained": "nothing",
         "needs": "[exits]",
         "implementation": "{status: planned}",
+        "call": "continue",
     }
     text = "".join(f"  {name}: {value}\n" for name, value in (fields | changes).items() if value)
     return f"- {text[2:]}"
@@ -93,13 +94,13 @@ IN_METHOD = {
     ),
     "bad address": (
         dict(sources="[http://example.org]"),
-        "33, methods[calm].sources[0]: should match pattern '^https://\\S+$', found 'http://example.org'",
+        "34, methods[calm].sources[0]: should match pattern '^https://\\S+$', found 'http://example.org'",
     ),
     "missing field": (dict(trained=""), "22, methods[calm].trained: is missing"),
     "missing in a part": (dict(implementation="{}"), "32, methods[calm].implementation.status: is missing"),
     "unknown field": (
         dict(advantagse="[a]"),
-        "33, methods[calm].advantagse: is not a known field; did you mean 'advantages'?",
+        "34, methods[calm].advantagse: is not a known field; did you mean 'advantages'?",
     ),
     "unknown field of a part": (
         dict(implementation="{status: planned, stat: x}"),
@@ -111,15 +112,15 @@ IN_METHOD = {
     ),
     "alias": (
         dict(needs="&n [exits]", builds_on="*n"),
-        "33, methods[calm].builds_on: is a YAML alias; write the value out",
+        "34, methods[calm].builds_on: is a YAML alias; write the value out",
     ),
     "merge key": (
         dict(notes="\n    - {<<: {a: b}}"),
-        "34, methods[calm].notes[0].<<: has a name that is not plain text; put it in quotes",
+        "35, methods[calm].notes[0].<<: has a name that is not plain text; put it in quotes",
     ),
     "tag": (
         dict(notes="!!python/tuple []"),
-        "33, methods[calm].notes: has the YAML tag 'tag:yaml.org,2002:python/tuple'; tags are not allowed",
+        "34, methods[calm].notes: has the YAML tag 'tag:yaml.org,2002:python/tuple'; tags are not allowed",
     ),
     "no such date": (
         dict(trained="2024-13-45"),
@@ -139,11 +140,11 @@ IN_METHOD = {
     ),
     "unknown ancestor": (
         dict(builds_on="\n  - calms"),
-        "34, methods[calm].builds_on[0]: no method is called 'calms'; did you mean 'calm'?",
+        "35, methods[calm].builds_on[0]: no method is called 'calms'; did you mean 'calm'?",
     ),
     "its own ancestor": (
         dict(builds_on="[calm]"),
-        "33, methods[calm].builds_on: goes round in a circle: calm -> calm",
+        "34, methods[calm].builds_on: goes round in a circle: calm -> calm",
     ),
 }
 
@@ -156,11 +157,11 @@ def test_mistake_in_a_method(case: str, tmp_path: Path) -> None:
 
 def test_mistakes_between_methods(tmp_path: Path) -> None:
     twice = message(tmp_path, SMALL + row() + row())
-    assert twice == "taxonomy.yaml, line 33, methods[calm].id: 'calm' is the id of an earlier one; every id stands once"
+    assert twice == "taxonomy.yaml, line 34, methods[calm].id: 'calm' is the id of an earlier one; every id stands once"
     circle = message(
         tmp_path, SMALL + row("a") + row("b", builds_on="[c]") + row("c", builds_on="[d]") + row("d", builds_on="[b]")
     )
-    assert circle == "taxonomy.yaml, line 44, methods[b].builds_on: goes round in a circle: b -> c -> d -> b"
+    assert circle == "taxonomy.yaml, line 46, methods[b].builds_on: goes round in a circle: b -> c -> d -> b"
 
 
 def test_several_mistakes_give_the_first_and_a_count(tmp_path: Path) -> None:

@@ -31,6 +31,16 @@ class Guarantee(StrEnum):
     NOT_APPLICABLE = "not-applicable"
 
 
+class Call(StrEnum):
+    """How a method is called; `accelgen.taxonomy.calls` says what follows from it."""
+
+    CONTINUE = "continue"  # generate(target, prompt, limit, *, sampler, …, eos=None)
+    TRANSLATE = "translate"  # generate(model, source, …)
+    CANVAS = "canvas"  # generate(model, prompt, length, *, steps, …): a text of fixed length is filled
+    BATCH = "batch"  # generate(target, prompts, limits, *, …): several sequences
+    CLASSIFY = "classify"  # predict(model, text, …)
+
+
 class FigureStatus(StrEnum):
     """How a reported figure reached this file."""
 
@@ -151,6 +161,7 @@ class Method(Strict):
     name: Text
     category: Id
     subcategory: Id
+    call: ByValue[Call]
     in_survey: bool
     paper: Paper
     code: list[Code] = Field(default_factory=list)

@@ -16,7 +16,7 @@ from accelgen.site.pages import pages
 from accelgen.site.results import Results
 from accelgen.site.views import comparison, glossary, guide
 from accelgen.taxonomy.loading import TaxonomyError, load_taxonomy
-from accelgen.taxonomy.model import Workload
+from accelgen.taxonomy.schema import Workload
 
 TAXONOMY = load_taxonomy()
 RESULT = Results(bench=read_json(RESULTS / "bench.json"))

@@ -26,7 +26,7 @@ from accelgen.site.publish import write
 from accelgen.site.results import Results
 from accelgen.taxonomy.calls import BASELINE
 from accelgen.taxonomy.loading import load_taxonomy
-from accelgen.taxonomy.model import Taxonomy
+from accelgen.taxonomy.schema import Taxonomy
 from accelgen.taxonomy.suites import SUITES, suites_of
 from reference_impls import testing
 
@@ -66,7 +66,7 @@ def paper(title: str) -> dict[str, Any]:
 
 def method(name: str, *, status: str = "planned", **more: Any) -> dict[str, Any]:
     return {
-        "id": name, "name": name.title(), "category": "family", "subcategory": "branch", "in_survey": True,
+        "id": name, "name": name.title(), "category": "family", "subcategory": "branch", "call": "continue", "in_survey": True,
         "paper": paper(f"On {name}"), "guarantee": "exact-distribution", "guarantee_reason": "The reason.",
         "trained": "nothing", "needs": ["drafter"], "implementation": {"status": status},
     } | more  # fmt: skip
@@ -265,7 +265,7 @@ def test_writing_touches_only_what_changed_and_leaves_nothing_stale(tmp_path: Pa
 
 
 def test_generated_folders_are_ignored_by_git() -> None:
-    ignored = (Path(__file__).parents[1] / ".gitignore").read_text().splitlines()
+    ignored = (Path(__file__).parents[2] / ".gitignore").read_text().splitlines()
     assert {f"/docs/{folder}/" for folder in FOLDERS} | {"/docs/llms.txt"} <= set(ignored)
 
 

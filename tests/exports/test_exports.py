@@ -15,7 +15,7 @@ from bibtexparser.middlewares import LatexDecodingMiddleware
 from accelgen import exports
 from accelgen.project.places import ROOT
 from accelgen.taxonomy.loading import TaxonomyError, load_taxonomy
-from accelgen.taxonomy.model import Method, Paper, Taxonomy
+from accelgen.taxonomy.schema import Method, Paper, Taxonomy
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,15 @@ def paper(**fields: Any) -> Paper:
 
 def method(**fields: Any) -> Method:
     """A planned method whose paper has these fields."""
-    basis = dict(id="some-method", name="Some Method", category="c", subcategory="s", in_survey=True, trained="nothing")
+    basis = dict(
+        id="some-method",
+        name="Some Method",
+        category="c",
+        subcategory="s",
+        call="continue",
+        in_survey=True,
+        trained="nothing",
+    )
     claims = dict(guarantee="lossy", guarantee_reason="r", needs=["target-only"], implementation={"status": "planned"})
     return Method.model_validate(basis | claims | {"paper": paper(**fields)})
 

@@ -15,7 +15,7 @@ from accelgen.site.views import engines
 from accelgen.taxonomy import engines_check
 from accelgen.taxonomy.engines_check import Installed, installed, problems, uses
 from accelgen.taxonomy.loading import load_taxonomy
-from accelgen.taxonomy.model import Production, Taxonomy
+from accelgen.taxonomy.schema import Production, Taxonomy
 
 TAXONOMY = load_taxonomy()
 ENTRIES = [(method.id, production) for method in TAXONOMY.methods for production in method.production]
