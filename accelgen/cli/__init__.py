@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from accelgen.cli import catalogue, proofs, running
+from accelgen.cli import adding, catalogue, proofs, running
 from accelgen.cli import documents as site
 from accelgen.cli import measurements as measuring
 from accelgen.cli import models as zoo
@@ -54,6 +54,8 @@ for command in (
     catalogue.export,
     measuring.bench,
     measuring.trace,
+    adding.new,
+    adding.status,
 ):
     settings = running.CONTEXT if command is running.run else None
     name = command.__name__.removesuffix("_methods").replace("_", "-")
