@@ -6,13 +6,14 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from accelgen.project.places import ROOT
+from accelgen.project.places import CHECKOUT, ROOT
 
 app = typer.Typer(no_args_is_help=True, help="The documentation site: build, serve, check.")
 
@@ -32,7 +33,7 @@ def build(
 ) -> None:
     """Build the site into site/; every warning is an error."""
     if generator is Generator.ZENSICAL:
-        _zensical(ROOT / "build" / "zensical")
+        _zensical((ROOT if CHECKOUT else Path.cwd()) / "build" / "zensical")
     else:
         _mkdocs("build", "--strict", "--clean")
 
@@ -50,7 +51,7 @@ def check() -> None:
     """Check the built site for what the build does not see: dead links and anchors, double ids, requests to hosts."""
     from accelgen.site import check as site_check
 
-    problems = site_check.check(ROOT / "site")
+    problems = site_check.check((ROOT if CHECKOUT else Path.cwd()) / "site")
     for problem in problems:
         typer.echo(str(problem), err=True)
     if problems:
@@ -59,26 +60,32 @@ def check() -> None:
     typer.echo("site/ is sound: no dead link or anchor, no double id, no request to another host")
 
 
-def _mkdocs(*arguments: str) -> None:
-    """Run mkdocs on the project. A failed build ends with mkdocs' own exit code."""
-    _in_checkout()
-    _run(["mkdocs", *arguments], ROOT)
+def _mkdocs(command: str, *arguments: str) -> None:
+    """Run mkdocs on the project, or outside a checkout on a copy of its texts, which writes ./site.
+
+    A failed build ends with mkdocs' own exit code.
+    """
+    if not importlib.util.find_spec("mkdocs"):
+        raise ValueError("MkDocs is not installed: install the project with its extra `docs`")
+    if CHECKOUT:
+        _run(["mkdocs", command, *arguments], ROOT)
+        return
+    from accelgen.site.publish import stage
+
+    with tempfile.TemporaryDirectory() as folder:
+        stage(Path(folder) / "texts")
+        place = ["--site-dir", str(Path.cwd() / "site")] if command == "build" else []
+        _run(["mkdocs", command, *arguments, *place], Path(folder) / "texts")
 
 
 def _zensical(folder: Path) -> None:
     """Lay the project out in the folder, because Zensical runs no hooks, and build it there."""
     from accelgen.site.publish import stage
 
-    _in_checkout()
     if not importlib.util.find_spec("zensical"):
         raise ValueError("Zensical is not installed: pip install zensical")
     stage(folder)
     _run(["zensical", "build", "--strict"], folder)
-
-
-def _in_checkout() -> None:
-    if not (ROOT / "mkdocs.yml").is_file():
-        raise ValueError("there is no mkdocs.yml: the site is built in a checkout of the project, after make install")
 
 
 def _run(module: list[str], folder: Path) -> None:

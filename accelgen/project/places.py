@@ -1,4 +1,4 @@
-"""Where the project's files stand."""
+"""Where the project's files stand, in a checkout and in an installed package."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import reference_impls
 
 TOOL = Path(__file__).resolve().parents[1]
 REFERENCE = Path(reference_impls.__file__).resolve().parent
-ROOT = TOOL.parent  # of a checkout, with docs/, tests/ and mkdocs.yml; an installed package has no such files
+ROOT = TOOL.parent  # of a checkout; beside an installed package there are neither tests nor docs
 CHECKOUT = (ROOT / "mkdocs.yml").is_file()
-TAXONOMY = ROOT / "taxonomy.yaml" if CHECKOUT else TOOL / "taxonomy.yaml"  # a wheel carries it inside
+SOURCE = ROOT if CHECKOUT else TOOL / "project" / "source"  # of taxonomy.yaml, mkdocs.yml and docs/
+TAXONOMY = SOURCE / "taxonomy.yaml"
 RESULTS = TOOL / "measuring" / "results"
 TRACES = RESULTS / "traces"

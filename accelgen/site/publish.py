@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from accelgen.project.places import ROOT
+from accelgen.project.places import REFERENCE, SOURCE, TOOL
 from accelgen.taxonomy.loading import load_taxonomy
 from accelgen.site.pages import FOLDERS, navigation, pages
 from accelgen.site.results import read_results
@@ -15,7 +16,7 @@ from accelgen.taxonomy.schema import Taxonomy
 from accelgen.site.views.glossary import tooltips
 
 
-def publish(root: Path = ROOT, *, directories: bool = True) -> Taxonomy:
+def publish(root: Path = SOURCE, *, directories: bool = True) -> Taxonomy:
     """Bring docs/ of the project at `root` up to date with its taxonomy. Raises TaxonomyError if that is not valid.
 
     `directories` says whether the site will give every page a folder of its own, as opposed to a file.
@@ -27,8 +28,8 @@ def publish(root: Path = ROOT, *, directories: bool = True) -> Taxonomy:
     return taxonomy
 
 
-def stage(folder: Path, root: Path = ROOT) -> None:
-    """Lay the site out anew in `folder` for a generator that knows no hooks, such as Zensical.
+def stage(folder: Path, root: Path = SOURCE) -> None:
+    """Lay the site out anew in `folder`, where it needs no hooks: for Zensical, and outside a checkout.
 
     There stand docs/ with the generated pages, and mkdocs.yml with what docs/hooks.py gives to MkDocs: the navigation
     and the glossary. Raises TaxonomyError if the taxonomy is not valid.
@@ -40,8 +41,10 @@ def stage(folder: Path, root: Path = ROOT) -> None:
     generated = shutil.ignore_patterns(*FOLDERS, "__pycache__")
     shutil.copytree(root / "docs", folder / "docs", ignore=generated)
     write(files, folder / "docs")
-    (folder / "reference_impls").symlink_to(root / "reference_impls")  # for the pages of the API
+    for package in (REFERENCE, TOOL):
+        (folder / package.name).symlink_to(package)  # for the pages of the API
     config = (root / "mkdocs.yml").read_text(encoding="utf-8")
+    config = re.sub(r"^(hooks:\n(  .*\n)+|watch: .*\n)", "", config, flags=re.MULTILINE)
     glossary, nav = json.dumps({"glossary": tooltips(taxonomy)}), json.dumps(navigation(taxonomy))  # JSON is YAML
     config = config.replace("  - abbr\n", f"  - abbr: {glossary}\n") + f"\nnav: {nav}\n"
     (folder / "mkdocs.yml").write_text(config, encoding="utf-8")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from accelgen.project.files import read_json
-from accelgen.project.places import REFERENCE, RESULTS, ROOT, TRACES
+from accelgen.project.places import REFERENCE, RESULTS, ROOT, SOURCE, TRACES
 from accelgen.taxonomy.calls import BASELINE
 from accelgen.taxonomy.loading import TaxonomyError
 from accelgen.taxonomy.schema import Method, Taxonomy
@@ -66,7 +66,7 @@ def read_results(taxonomy: Taxonomy, taxonomy_file: Path) -> Results:
     )
 
 
-def site_address(root: Path = ROOT) -> str:
+def site_address(root: Path = SOURCE) -> str:
     """`site_url` of mkdocs.yml, which may stay empty. Raises TaxonomyError if it is not an address of a folder."""
     file = root / "mkdocs.yml"
     found = _SITE_URL.search(file.read_text(encoding="utf-8")) if file.is_file() else None

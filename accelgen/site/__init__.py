@@ -1,0 +1,1 @@
+"""From taxonomy and results to the pages of the site."""
