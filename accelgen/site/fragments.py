@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from accelgen.site import charts, trace_html
 from accelgen.exports import EXPORTS, page_bibtex, to_bibtex
 from accelgen.exports.markdown import badge, bullets, fence, join, note, section, table
+from accelgen.site import charts, trace_html
+from accelgen.site.beside_transformers import beside_transformers
 from accelgen.site.method_page import (
     GUARANTEES,
     NEEDS,
     figures_table,
     paper_links,
 )
-from accelgen.site.beside_transformers import beside_transformers
 from accelgen.site.predictions import predicted
 from accelgen.site.proof_links import KIT, block, suite_address, suite_tests
 from accelgen.site.results import Results
 from accelgen.site.source_links import listing
-from accelgen.taxonomy.suites import SUITES, suites_of
 from accelgen.taxonomy.schema import Taxonomy
+from accelgen.taxonomy.suites import SUITES, suites_of
 
 
 def fragments(taxonomy: Taxonomy, results: Results) -> dict[str, str]:

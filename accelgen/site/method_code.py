@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from accelgen.site.lineage_diff import Difference, compare, parent_of
 from accelgen.exports.markdown import bullets, collapsible, fence, section, table
+from accelgen.site.lineage_diff import Difference, compare, parent_of
 from accelgen.site.proof_links import own_tests, suite_address, suite_tests
-from accelgen.taxonomy.calls import BASELINE
 from accelgen.site.results import Results
 from accelgen.site.source_links import SourceLinks, anchor, listing
-from accelgen.taxonomy.suites import suites_of
+from accelgen.taxonomy.calls import BASELINE
 from accelgen.taxonomy.schema import Method, Taxonomy
+from accelgen.taxonomy.suites import suites_of
 
 CODE, TESTS = "code", "tests"  # ids of the blocks with the source of the method and with that of its own tests
 PROOFS = "../proofs.md"

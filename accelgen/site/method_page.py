@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from accelgen.site import charts, method_code, trace_html
-from accelgen.site.concepts import concept_links
-from accelgen.site.docstring import Docstring, parse
 from accelgen.exports import method_bibtex, page_bibtex, page_jsonld, scholar_tags
 from accelgen.exports.markdown import (
     badge,
@@ -21,6 +18,9 @@ from accelgen.exports.markdown import (
     section,
     table,
 )
+from accelgen.site import charts, method_code, trace_html
+from accelgen.site.concepts import concept_links
+from accelgen.site.docstring import Docstring, parse
 from accelgen.site.proof_links import guarantee_address
 from accelgen.site.results import Results
 from accelgen.site.source_links import SourceLinks

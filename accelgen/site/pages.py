@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from accelgen.site.concepts import CONCEPTS, concept_links
 from accelgen.exports import EXPORTS, to_bibtex
-from accelgen.exports.papers import names
-from accelgen.site.fragments import fragments
 from accelgen.exports.llms import llms
 from accelgen.exports.markdown import bullets, columns, front_matter, join, section, table
+from accelgen.exports.papers import names
+from accelgen.site.concepts import CONCEPTS, concept_links
+from accelgen.site.fragments import fragments
 from accelgen.site.method_page import (
     NEEDS,
     guarantee_badge,
@@ -20,8 +20,8 @@ from accelgen.site.method_page import (
     status_badge,
 )
 from accelgen.site.results import Results
-from accelgen.taxonomy.schema import Category, Method, Subcategory, Taxonomy
 from accelgen.site.views import VIEWS
+from accelgen.taxonomy.schema import Category, Method, Subcategory, Taxonomy
 
 FOLDERS = ("methods", "categories", "explore", "downloads", "generated")  # below docs/, all generated
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from accelgen.site import charts
 from accelgen.exports.markdown import collapsible, join, section, table
+from accelgen.site import charts
 from accelgen.taxonomy.schema import Taxonomy
 
 TOLERANCE = 0.10  # a deviation above a tenth is explained

@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import PurePosixPath
 
 from accelgen.site.source_links import anchor
-from accelgen.taxonomy.suites import Suite, suites_of
 from accelgen.taxonomy.schema import Method
+from accelgen.taxonomy.suites import Suite, suites_of
 
 KIT = "reference_impls/testing/"
 EVERY = ("accounting", "options")  # suites that prove good manners, not what is special to a guarantee

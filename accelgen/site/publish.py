@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from accelgen.project.places import REFERENCE, SOURCE, TOOL
-from accelgen.taxonomy.loading import load_taxonomy
 from accelgen.site.pages import FOLDERS, navigation, pages
 from accelgen.site.results import read_results
-from accelgen.taxonomy.schema import Taxonomy
 from accelgen.site.views.glossary import tooltips
+from accelgen.taxonomy.loading import load_taxonomy
+from accelgen.taxonomy.schema import Taxonomy
 
 
 def publish(root: Path = SOURCE, *, directories: bool = True) -> Taxonomy:

@@ -46,9 +46,10 @@ def read_results(taxonomy: Taxonomy, taxonomy_file: Path) -> Results:
     implemented = [m for m in taxonomy.methods if m.is_implemented]
     ids = [m.id for m in implemented]
     tests = {m.id: name for m in implemented if (ROOT / (name := _test_file(m))).is_file()}
+    modules = {BASELINE: f"reference_impls.baselines.{BASELINE}"} | {m.id: m.module for m in implemented}
     return Results(
         taxonomy_file=taxonomy_file.read_text(encoding="utf-8"),
-        sources={BASELINE: _source(f"reference_impls.baselines.{BASELINE}")} | {m.id: _source(m.module) for m in implemented},
+        sources={id: _source(module) for id, module in modules.items()},
         bundles={m.id: _bundle(m.id) for m in implemented},
         traces={id: data for id in (*ids, BASELINE) if (data := read_json(TRACES / f"{id}.json"))},
         tests=tests,

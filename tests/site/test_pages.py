@@ -66,9 +66,9 @@ def paper(title: str) -> dict[str, Any]:
 
 def method(name: str, *, status: str = "planned", **more: Any) -> dict[str, Any]:
     return {
-        "id": name, "name": name.title(), "category": "family", "subcategory": "branch", "call": "continue", "in_survey": True,
+        "id": name, "name": name.title(), "category": "family", "subcategory": "branch", "in_survey": True,
         "paper": paper(f"On {name}"), "guarantee": "exact-distribution", "guarantee_reason": "The reason.",
-        "trained": "nothing", "needs": ["drafter"], "implementation": {"status": status},
+        "trained": "nothing", "needs": ["drafter"], "call": "continue", "implementation": {"status": status},
     } | more  # fmt: skip
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from accelgen.site.results import Results
+from accelgen.site.views import calculator, comparison, engines, gaps, glossary, guide, lineage, replay, timeline
+from accelgen.site.views import five_rates as acceptance
+from accelgen.site.views import mistakes as errata
 from accelgen.taxonomy.schema import Taxonomy
-from accelgen.site.views import five_rates as acceptance, calculator, comparison, engines, mistakes as errata, gaps, glossary, guide, lineage, replay, timeline
 
 View = Callable[[Taxonomy, Results], str]
 

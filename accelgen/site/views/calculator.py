@@ -1,7 +1,7 @@
 """The speedup calculator: what acceptance, draft length, cost and batch promise, and where the promise fails.
 
-`docs/assets/calculator.js` shows the form and works with the formulas of `accelgen.measuring.speedup`; without it the page
-holds the result of the numbers that the form starts with, tables of more, the formulas, and our own example.
+`docs/assets/calculator.js` shows the form and works with the formulas of `accelgen.measuring.speedup`; without it the
+page holds the result of the numbers that the form starts with, tables of more, the formulas, and our own example.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from accelgen.exports.markdown import escape, front_matter, join, section, table
-from accelgen.site.results import Results
-from accelgen.taxonomy.schema import Taxonomy
 from accelgen.measuring.speedup import (
     LARGEST,
     best_gamma,
@@ -23,6 +21,8 @@ from accelgen.measuring.speedup import (
     speedup,
     verification,
 )
+from accelgen.site.results import Results
+from accelgen.taxonomy.schema import Taxonomy
 
 LEAD = "What drafting should gain, from how often guesses are kept, how many there are, what they cost, and the batch."
 LEVIATHAN = "[Leviathan et al. (2023)](https://arxiv.org/abs/2211.17192)"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from accelgen.site import charts
 from accelgen.exports.markdown import front_matter, join, note, section, table
+from accelgen.site import charts
 from accelgen.site.results import Results
 from accelgen.taxonomy.schema import Taxonomy
 
+COMMAND = "python -m accelgen.measuring.acceptance_rates"
 LEAD = "Five different figures are called acceptance rate. Here they are, side by side, on one run of one method."
 WHY = (
     "Before you compare two numbers, ask three questions. Given what, that is, are guesses counted that an earlier"
@@ -27,7 +28,7 @@ def page(_: Taxonomy, results: Results) -> str:
         f'<p class="lead">{LEAD}</p>',
     ]
     if not found:
-        return join([*head, note("Not computed yet", "`python -m accelgen.measuring.acceptance_rates` computes it.", "planned")])
+        return join([*head, note("Not computed yet", f"`{COMMAND}` computes it.", "planned")])
     return join(
         [
             *head,

@@ -8,8 +8,8 @@ from urllib.parse import quote
 from accelgen.exports.markdown import front_matter, join, section, table
 from accelgen.site.method_page import GUARANTEES, NEEDS
 from accelgen.site.results import Results
-from accelgen.taxonomy.schema import Method, Taxonomy
 from accelgen.site.views.comparison import engines, training
+from accelgen.taxonomy.schema import Method, Taxonomy
 
 LEAD = "Where the field is dense and where it is thin: techniques of each family by what they promise and ask for."
 LEGEND = (

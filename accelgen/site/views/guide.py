@@ -13,8 +13,8 @@ from typing import Any
 from accelgen.exports.markdown import front_matter, join, section, table
 from accelgen.site.method_page import GUARANTEES, NEEDS, WORKLOADS, guarantee_badge
 from accelgen.site.results import Results
-from accelgen.taxonomy.schema import Fit, Guarantee, Method, Taxonomy, Workload
 from accelgen.site.views.comparison import engines, training
+from accelgen.taxonomy.schema import Fit, Guarantee, Method, Taxonomy, Workload
 
 TITLE = "Which method for my workload?"
 LEAD = "What suits your case, what does not, and why; all of it follows from the taxonomy, with the sources it names."

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from accelgen.exports.markdown import front_matter, join, section
 from accelgen.site.results import Results
-from accelgen.taxonomy.schema import Category, Method, Taxonomy
 from accelgen.site.views.drawing import ROW, address, drawing, label, width_of
+from accelgen.taxonomy.schema import Category, Method, Taxonomy
 
 LEAD = "What builds on what. A line leads from a technique to those that extend it."
 GAP = 34  # between a name and the names that build on it

@@ -10,6 +10,7 @@ from accelgen.exports.markdown import front_matter, join, note, section, table
 from accelgen.site.results import Results
 from accelgen.taxonomy.schema import Taxonomy
 
+COMMAND = "python -m accelgen.measuring.counterexamples"
 LEAD = (
     "Where published code deviates from the rule it stands for: where it was seen, what a reader who copies it gets,"
     " and what to do instead."
@@ -18,8 +19,8 @@ WHY = (
     "Published code is how this field learns, and every method here owes something to it. Some of it deviates from its"
     " own rule in a line or two, mostly where it samples: the text stays fluent, and only the law is another. So each"
     " deviation stands beside a small example in which both outcomes are computed exactly, by enumeration or in closed"
-    " form; `python -m accelgen.measuring.counterexamples` computes all of them anew. Links lead to the lines at the commit that"
-    " was read; later versions may differ."
+    f" form; `{COMMAND}` computes all of them anew. Links lead to the lines at the commit that was read; later"
+    " versions may differ."
 )
 NOTHING = 1e-9  # below this a distance is rounding
 
@@ -295,7 +296,7 @@ def page(taxonomy: Taxonomy, results: Results) -> str:
     found = results.errata
     head = [front_matter(title="Errata", description=LEAD), "# Errata", f'<p class="lead">{LEAD}</p>']
     if not found:
-        return join([*head, note("Not computed yet", "`python -m accelgen.measuring.counterexamples` computes it.", "planned")])
+        return join([*head, note("Not computed yet", f"`{COMMAND}` computes it.", "planned")])
     findings = found["findings"]
     return join(
         [

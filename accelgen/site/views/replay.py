@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from accelgen.site import trace_html
 from accelgen.exports.markdown import escape, front_matter, join, note
-from accelgen.taxonomy.calls import BASELINE
+from accelgen.site import trace_html
 from accelgen.site.results import Results
-from accelgen.taxonomy.schema import Taxonomy
 from accelgen.site.views.drawing import address
+from accelgen.taxonomy.calls import BASELINE
+from accelgen.taxonomy.schema import Taxonomy
 
 HERE = "explore/replay.md"
 LEAD = "Two methods, one prompt, one seed: watch who needs how many passes of the target for the same number of tokens."

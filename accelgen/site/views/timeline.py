@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from accelgen.exports.markdown import front_matter, join
 from accelgen.site.results import Results
-from accelgen.taxonomy.schema import Method, Taxonomy
 from accelgen.site.views.drawing import ROW, address, drawing, label
+from accelgen.taxonomy.schema import Method, Taxonomy
 
 LEAD = (
     "When the techniques were first shown: by the month of the preprint where there is one, else by the venue's year."
