@@ -38,14 +38,16 @@ from typing import Any
 
 import torch
 
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.arguments import checked
+from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 
 
 @torch.inference_mode()
+@checked
 def generate(
-    target: LanguageModel, prompt: Sequence[int], limit: int, *, sampler: Sampler, eos: int | None = None
+    target: LanguageModel, prompt: Sequence[int], limit: int, *, sampler: Sampler, eos: Ends | None = None
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`, one pass of the target for each."""
     result, tokens, cache = Generation(), list(prompt), target.new_cache()

@@ -39,12 +39,14 @@ from typing import Any
 
 import torch
 
+from reference_impls.core.arguments import checked
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.seq2seq import EncoderDecoder
 
 
 @torch.inference_mode()
+@checked
 def generate(model: EncoderDecoder, source: Sequence[int], limit: int, *, sampler: Sampler, eos: int) -> Generation:
     """Translate `source` into up to `limit` tokens, one pass of the decoder for each, the first after `eos`."""
     result, memory, cache, last = Generation(), model.encode(source), model.new_cache(), eos

@@ -55,7 +55,12 @@ class Cache:
         self._lengths = [min(n, length) for n in self._lengths]
 
     def keep(self, length: int, path: Sequence[int]) -> None:
-        """After a tree pass that started at `length`: keep only the tree's slots `path`, in this order."""
+        """After a tree pass that started at `length`: keep only the tree's slots `path`, in this order.
+
+        Raises ValueError for slots that hold nothing.
+        """
+        if not 0 <= length <= len(self) or any(not 0 <= slot < len(self) - length for slot in path):
+            raise ValueError(f"cannot keep slots {[*path]} from {length} on: the cache holds {len(self)} tokens")
         rows = torch.tensor(path, device=self._store.device, dtype=torch.long) + length
         end = length + len(path)
         if rows.numel():

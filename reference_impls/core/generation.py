@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+Ends = int | Collection[int]  # the token after which a text ends, or several: models may declare more than one
+
+
+def is_end(token: int, eos: Ends | None) -> bool:
+    """Whether a text ends with this token."""
+    return token == eos if isinstance(eos, int) else eos is not None and token in eos
 
 
 @dataclass
@@ -29,22 +37,25 @@ class Generation:
     tokens: list[int] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
 
-    def add(self, step: Step, limit: int, eos: int | None = None) -> bool:
-        """Commit a step, cut at `eos` or at `limit` tokens; True while there is more to generate.
+    def add(self, step: Step, limit: int, eos: Ends | None = None) -> bool:
+        """Commit a step, cut after the first of `eos` or at `limit` tokens; True while there is more to generate.
 
         Raises ValueError for the impossible token that `Sampler.draw` makes from logits that are not finite.
         """
         if any(token < 0 for token in step.emitted):
-            place = len(self.tokens) + 1
-            raise ValueError(f"the model's logits for new token {place} are not finite (NaN or infinite): check it")
+            place = next(i for i, token in enumerate(step.emitted) if token < 0)
+            where = f" after layer {step.layers[place]}" if step.layers else ""
+            raise ValueError(
+                f"the target's logits for new token {len(self.tokens) + place + 1} are not finite (NaN or infinite)"
+                f"{where}: check its weights"
+            )
         room = limit - len(self.tokens)
-        if eos in step.emitted:
-            room = min(room, step.emitted.index(eos) + 1)
-        step.emitted, step.layers = step.emitted[:room], step.layers[:room]
+        stop = next((i + 1 for i, token in enumerate(step.emitted) if is_end(token, eos)), room)
+        step.emitted, step.layers = step.emitted[: min(stop, room)], step.layers[: min(stop, room)]
         step.kept = min(step.kept, len(step.emitted))
         self.tokens += step.emitted
         self.steps.append(step)
-        ended = eos is not None and bool(self.tokens) and self.tokens[-1] == eos
+        ended = bool(self.tokens) and is_end(self.tokens[-1], eos)
         return not ended and len(self.tokens) < limit
 
     @property

@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from reference_impls.core.arguments import checked
+
+COLDEST = 1e-30  # what logits are divided by must leave them finite in float32
+
 
 class Sampler:
     """Turns logits into next-token laws and draws from them, with a random state of its own.
@@ -13,25 +17,33 @@ class Sampler:
     (nucleus; Holtzman et al., 2020) apply to the tempered law. Raises ValueError for a setting out of range.
     """
 
+    @checked
     def __init__(
         self, temperature: float = 1.0, *, top_k: int | None = None, top_p: float | None = None, seed: int = 0
     ) -> None:
-        if not 0 <= temperature < float("inf"):
-            raise ValueError(f"temperature is {temperature}; it must be 0 (greedy) or a positive number")
+        if temperature != 0 and not COLDEST <= temperature < float("inf"):
+            raise ValueError(f"temperature is {temperature}; it must be 0 (greedy) or a number of at least {COLDEST}")
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k is {top_k}; it must be at least 1")
         if top_p is not None and not 0 < top_p <= 1:
             raise ValueError(f"top_p is {top_p}; it must lie in (0, 1]")
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"seed is {seed}; it must lie between 0 and 2**64 - 1")
         self.temperature, self.top_k, self.top_p, self.seed = temperature, top_k, top_p, seed
         self._generators: dict[torch.device, torch.Generator] = {}
 
     def probs(self, logits: Tensor) -> Tensor:
-        """The law [..., vocab] that logits [..., vocab] stand for under this sampler's settings."""
+        """The law [..., vocab] that logits [..., vocab] stand for under this sampler's settings.
+
+        In float32 or wider, whatever the model computes in: bfloat16 has three digits, in which p and q of exact
+        methods would miss each other by a thousandth, and float16 ends at 65,504.
+        """
+        wide = torch.promote_types(logits.dtype, torch.float32)
         if self.temperature == 0:
             best, token = logits.max(-1, keepdim=True)
-            one = best * 0 + 1  # or NaN, which keeps a broken model visible
-            return torch.zeros_like(logits).scatter_(-1, token, one)
-        p = (logits / self.temperature).softmax(-1)
+            one = (best * 0 + 1).to(wide)  # or NaN, which keeps a broken model visible
+            return torch.zeros_like(logits, dtype=wide).scatter_(-1, token, one)
+        p = logits.softmax(-1, wide) if self.temperature == 1 else (logits.to(wide) / self.temperature).softmax(-1)
         if self.top_k is not None and self.top_k < p.shape[-1]:
             p = p.where(p >= p.topk(self.top_k).values[..., -1:], 0.0)
         if self.top_p is not None and self.top_p < 1:

@@ -61,7 +61,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.arguments import checked
+from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel, Norm, Shape
 from reference_impls.core.sampling import Sampler
 
@@ -83,6 +84,7 @@ class ExitClassifier(nn.Module):
 
 
 @torch.inference_mode()
+@checked
 def generate(
     target: LanguageModel,
     prompt: Sequence[int],
@@ -94,7 +96,7 @@ def generate(
     measure: Measure = "softmax",
     classifier: ExitClassifier | None = None,
     decay: float | None = None,
-    eos: int | None = None,
+    eos: Ends | None = None,
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`; a token may leave after any of the layers `exits`.
 

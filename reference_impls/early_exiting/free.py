@@ -68,7 +68,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.arguments import checked
+from reference_impls.core.generation import Ends, Generation, Step, is_end
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 
@@ -122,6 +123,7 @@ class ThresholdEstimator:
 
 
 @torch.inference_mode()
+@checked
 def generate(
     target: LanguageModel,
     prompt: Sequence[int],
@@ -132,7 +134,7 @@ def generate(
     threshold: float = 0.9,
     estimator: ThresholdEstimator | None = None,
     rollback: float | None = None,
-    eos: int | None = None,
+    eos: Ends | None = None,
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`; confident ones leave after `exit_layer` layers.
 
@@ -149,7 +151,8 @@ def generate(
         # Shallow: the lower layers run over what they have not seen; the state waits on the stack.
         stack.append(target.run(target.embed(tokens[cache.length(0) :]), cache, layers=range(exit_layer)))
         early.append(target.logits(stack[-1][-1]))  # [vocab]
-        last = rollback is not None and (len(result.tokens) + len(exited) + 1 == limit or eos in exited)
+        over = len(result.tokens) + len(exited) + 1 == limit or any(is_end(token, eos) for token in exited)
+        last = rollback is not None and over
         if result.tokens and not last and confidence(early[-1]) > threshold:
             # Exit: the shallow law gives the token. Where it may be taken back, it is not handed out yet.
             exited.append(int(sampler.draw(sampler.probs(early[-1]))))

@@ -65,7 +65,8 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.arguments import checked
+from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 
@@ -73,6 +74,7 @@ Algorithm = Literal["jacobi", "gs-jacobi", "hybrid"]
 
 
 @torch.inference_mode()
+@checked
 def generate(
     target: LanguageModel,
     prompt: Sequence[int],
@@ -83,7 +85,7 @@ def generate(
     block: int = 16,
     stretch: int = 64,
     pad: int = 0,
-    eos: int | None = None,
+    eos: Ends | None = None,
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`; every pass computes all open tokens of a block anew.
 

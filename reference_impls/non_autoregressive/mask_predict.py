@@ -62,6 +62,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reference_impls.core.arguments import checked
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.model import Shape
 from reference_impls.core.seq2seq import EncoderDecoder, Memory
@@ -104,6 +105,7 @@ class ConditionalMaskedModel(EncoderDecoder):
 
 
 @torch.inference_mode()
+@checked
 def generate(
     model: ConditionalMaskedModel,
     source: Sequence[int],

@@ -66,6 +66,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reference_impls.core.arguments import checked
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.model import Shape
 from reference_impls.core.seq2seq import EncoderDecoder, Memory
@@ -122,6 +123,7 @@ class StructuredModel(EncoderDecoder):
 
 
 @torch.inference_mode()
+@checked
 def generate(
     model: StructuredModel,
     source: Sequence[int],

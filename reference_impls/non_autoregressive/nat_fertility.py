@@ -73,6 +73,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reference_impls.core.arguments import checked
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.model import Attention, Norm, Shape, attention_mask
 from reference_impls.core.sampling import Sampler
@@ -133,6 +134,7 @@ class FertilityModel(EncoderDecoder):
 
 
 @torch.inference_mode()
+@checked
 def generate(
     model: FertilityModel,
     source: Sequence[int],

@@ -63,13 +63,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.arguments import checked
+from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.verify import check_draft
 
 
 @torch.inference_mode()
+@checked
 def generate(
     target: LanguageModel,
     prompt: Sequence[int],
@@ -80,7 +82,7 @@ def generate(
     fallback: float = 0.6,
     rollback: float = 5.0,
     gamma: int = 10,
-    eos: int | None = None,
+    eos: Ends | None = None,
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`: the drafter writes, the target takes over and rolls back.
 

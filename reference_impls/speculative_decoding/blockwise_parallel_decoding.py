@@ -56,7 +56,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.arguments import checked
+from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel, Shape
 from reference_impls.core.sampling import Sampler
 
@@ -81,6 +82,7 @@ class BlockHeads(nn.Module):
 
 
 @torch.inference_mode()
+@checked
 def generate(
     target: LanguageModel,
     prompt: Sequence[int],
@@ -90,7 +92,7 @@ def generate(
     sampler: Sampler,
     top: int = 1,
     minimum: int = 1,
-    eos: int | None = None,
+    eos: Ends | None = None,
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`, up to `heads.k` in each pass of the target.
 

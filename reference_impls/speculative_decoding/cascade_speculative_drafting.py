@@ -67,7 +67,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.arguments import checked
+from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel, Shape, as_tensor
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.verify import check_draft, residual, verify_chain
@@ -107,6 +108,7 @@ def longest_match(text: Sequence[int]) -> int:
 
 
 @torch.inference_mode()
+@checked
 def generate(
     target: LanguageModel,
     prompt: Sequence[int],
@@ -117,7 +119,7 @@ def generate(
     sampler: Sampler,
     k_matrix: Matrix,
     lenience: float = 1.0,
-    eos: int | None = None,
+    eos: Ends | None = None,
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`, drafted by a cascade of `drafters`, largest first, and `max_gram`.
 

@@ -66,8 +66,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import Block, LanguageModel, Shape, attention_mask
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.tree import Tree
@@ -122,6 +123,7 @@ class EagleDrafter(nn.Module):
 
 
 @torch.inference_mode()
+@checked
 def generate(
     target: LanguageModel,
     prompt: Sequence[int],
@@ -130,7 +132,7 @@ def generate(
     drafter: EagleDrafter,
     sampler: Sampler,
     choices: Sequence[Ranks] = CHOICES,
-    eos: int | None = None,
+    eos: Ends | None = None,
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`; the tree of guesses has the nodes `choices`.
 

@@ -76,7 +76,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.arguments import checked
+from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel, Shape
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.tree import Tree
@@ -109,6 +110,7 @@ class MedusaHeads(nn.Module):
 
 
 @torch.inference_mode()
+@checked
 def generate(
     target: LanguageModel,
     prompt: Sequence[int],
@@ -120,7 +122,7 @@ def generate(
     acceptance: Acceptance = "exact",
     epsilon: float = 0.09,
     delta: float = 0.3,
-    eos: int | None = None,
+    eos: Ends | None = None,
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`, up to `heads.k` in each pass of the target.
 

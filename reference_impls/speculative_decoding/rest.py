@@ -67,7 +67,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.arguments import checked
+from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.tree import Tree
@@ -154,6 +155,7 @@ def trie(rows: Tensor, nodes: int) -> Tree:
 
 
 @torch.inference_mode()
+@checked
 def generate(
     target: LanguageModel,
     prompt: Sequence[int],
@@ -164,7 +166,7 @@ def generate(
     longest: int = 16,
     gamma: int = 10,
     nodes: int = 64,
-    eos: int | None = None,
+    eos: Ends | None = None,
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`, with up to `nodes` guesses from `datastore` in each pass.
 

@@ -66,8 +66,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.verify import check_draft, verify_chain
@@ -76,6 +77,7 @@ Skips = tuple[tuple[int, ...], tuple[int, ...]]  # layers without their attentio
 
 
 @torch.inference_mode()
+@checked
 def generate(
     target: LanguageModel,
     prompt: Sequence[int],
@@ -88,7 +90,7 @@ def generate(
     threshold: float = 0.6,
     goal: float = 0.9,
     epsilon: float = 0.01,
-    eos: int | None = None,
+    eos: Ends | None = None,
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`; drafts of at most `gamma` tokens leave out the given halves.
 

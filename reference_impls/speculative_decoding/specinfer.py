@@ -73,8 +73,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.tree import Tree
@@ -82,6 +83,7 @@ from reference_impls.core.verify import check_draft, verify_tree
 
 
 @torch.inference_mode()
+@checked
 def generate(
     target: LanguageModel,
     prompt: Sequence[int],
@@ -90,7 +92,7 @@ def generate(
     drafters: Sequence[LanguageModel],
     sampler: Sampler,
     expansion: Sequence[int] = (1, 1, 3, 1, 1, 1, 1, 1),
-    eos: int | None = None,
+    eos: Ends | None = None,
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`; every drafter grows a tree with `expansion` children by depth.
 

@@ -56,8 +56,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel, Shape
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.verify import check_draft, verify_chain
@@ -88,6 +89,7 @@ class Bigram(nn.Module):
 
 
 @torch.inference_mode()
+@checked
 def generate(
     target: LanguageModel,
     prompt: Sequence[int],
@@ -97,7 +99,7 @@ def generate(
     sampler: Sampler,
     gamma: int = 4,
     lenience: float = 1.0,
-    eos: int | None = None,
+    eos: Ends | None = None,
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`; `gamma` guesses are checked in each pass of the target.
 

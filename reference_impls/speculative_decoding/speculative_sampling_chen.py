@@ -55,14 +55,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.verify import check_draft, verify_chain
 
 
 @torch.inference_mode()
+@checked
 def generate(
     target: LanguageModel,
     prompt: Sequence[int],
@@ -71,7 +73,7 @@ def generate(
     drafter: LanguageModel,
     sampler: Sampler,
     gamma: int = 4,
-    eos: int | None = None,
+    eos: Ends | None = None,
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`; the target scores `gamma` drafted tokens in each pass.
 

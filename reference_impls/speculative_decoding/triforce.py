@@ -66,8 +66,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel, attention_mask, rotate
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.verify import check_draft, verify_chain
@@ -92,6 +93,7 @@ class ShortCache:
 
 
 @torch.inference_mode()
+@checked
 def generate(
     target: LanguageModel,
     prompt: Sequence[int],
@@ -107,7 +109,7 @@ def generate(
     recent: int = 496,
     stride: int = 128,
     threshold: float = 0.5,
-    eos: int | None = None,
+    eos: Ends | None = None,
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`; each pass with the full cache checks `gamma_2` tokens or more.
 

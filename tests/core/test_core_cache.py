@@ -71,6 +71,14 @@ def test_keep_holds_the_slots_of_the_path_in_its_order(path):
     assert held(cache, 0) == held(cache, 1) == [0, 1, 2, 3, *(4 + slot for slot in path)]
 
 
+@pytest.mark.parametrize(("length", "path"), [(4, [6]), (4, [0, 99]), (4, [-1]), (11, []), (-1, [0])])
+def test_keep_refuses_slots_that_hold_nothing(length, path):
+    cache = made(tokens=10)
+    with pytest.raises(ValueError, match=rf"cannot keep slots .* from {length} on: the cache holds 10 tokens"):
+        cache.keep(length, path)
+    assert held(cache, 0) == list(range(10))
+
+
 def test_keep_then_append_continues_after_the_path():
     cache = made(tokens=10)
     cache.keep(4, [0, 3])

@@ -47,6 +47,19 @@ def test_the_limit_wins_over_an_end_token_behind_it():
     assert result.tokens == [1, 2]
 
 
+@pytest.mark.parametrize("eos", [[7, 2], (2, 7), {7, 2}, frozenset({2, 7})])
+@pytest.mark.parametrize(("emitted", "tokens"), [([1, 2, 7], [1, 2]), ([1, 7, 2], [1, 7]), ([2], [2])])
+def test_the_first_of_several_end_tokens_ends_the_text(eos, emitted, tokens):
+    result = Generation()
+    assert not result.add(Step(emitted, drafted=emitted, kept=len(emitted)), limit=9, eos=eos)
+    assert result.tokens == tokens
+    assert Generation().add(Step([1, 3]), limit=9, eos=eos)
+
+
+def test_of_no_end_tokens_none_ends_the_text():
+    assert Generation().add(Step([0, 7]), limit=9, eos=[])
+
+
 def test_without_an_end_token_no_token_ends_the_text():
     assert Generation().add(Step([7]), limit=2)
     assert Generation().add(Step([6]), limit=2, eos=7)
@@ -55,8 +68,10 @@ def test_without_an_end_token_no_token_ends_the_text():
 def test_an_impossible_token_is_an_error_and_nothing_is_added():
     result = Generation()
     result.add(Step([4]), limit=9)
-    with pytest.raises(ValueError, match="logits for new token 2 are not finite"):
+    with pytest.raises(ValueError, match=r"the target's logits for new token 3 are not finite .* infinite.: check"):
         result.add(Step([3, -1]), limit=9)
+    with pytest.raises(ValueError, match=r"new token 2 are not finite .* after layer 6: check"):
+        result.add(Step([-1, -1], layers=[6, 9]), limit=9)
     assert result.tokens == [4]
 
 

@@ -168,3 +168,16 @@ def test_long_texts_grow_the_table_of_angles():
 def test_tokens_that_cannot_be_read_are_refused(model, tokens, words):
     with pytest.raises(ValueError, match=words):
         model(tokens)
+
+
+def test_a_guess_from_logits_that_are_not_finite_is_told_from_a_wrong_token(model):
+    with pytest.raises(ValueError, match=r"token id -1 .*logits that are not finite .*the drafter"):
+        model([1, -1])
+    with pytest.raises(ValueError, match=r"token id -2 is outside the model's vocabulary of 11$"):
+        model([1, -2])
+
+
+@pytest.mark.parametrize("tokens", ["hello", [1.5], [None], [[1, 2]], ["a"]])
+def test_what_is_no_token_is_a_type_error(model, tokens):
+    with pytest.raises(TypeError, match="is no list of token ids; give whole numbers"):
+        model(tokens)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from reference_impls.core.sampling import Sampler
+from reference_impls.core.verify import residual
 
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0], dtype=torch.float64)
 P = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
@@ -152,14 +153,76 @@ def test_the_seed_fixes_the_draws_and_the_global_state_is_left_alone():
     "settings",
     [
         {"temperature": -1},
+        {"temperature": 1e-300},
         {"temperature": math.nan},
         {"temperature": math.inf},
         {"top_k": 0},
         {"top_p": 0},
         {"top_p": 1.1},
+        {"top_p": math.nan},
+        {"seed": -1},
+        {"seed": 10**23},
     ],
 )
 def test_settings_out_of_range_are_refused(settings):
     name = next(iter(settings))
     with pytest.raises(ValueError, match=f"^{name} is .* must "):
         Sampler(**settings)
+
+
+@pytest.mark.parametrize("settings", [{"top_k": 1.5}, {"seed": "a"}, {"temperature": None}, {"top_p": "0.9"}])
+def test_settings_of_another_kind_are_refused(settings):
+    name, value = next(iter(settings.items()))
+    with pytest.raises(TypeError, match=f"^{name} is {value!r}; it must be a (whole )?number"):
+        Sampler(**settings)
+
+
+# ---- narrow types -------------------------------------------------------------------------------------------------
+
+NARROW = (torch.bfloat16, torch.float16)
+
+
+def peaked(vocab, dtype, rows=()):
+    """Logits of a model in this dtype, some of them large."""
+    return (torch.randn(*rows, vocab, generator=torch.Generator().manual_seed(vocab)) * 4).to(dtype)
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0}, {}, {"temperature": 0.7}, {"top_k": 40}, {"top_p": 0.95}])
+@pytest.mark.parametrize("vocab", [11, 2_048, 152_064])
+@pytest.mark.parametrize("dtype", [*NARROW, torch.float32])
+def test_a_law_of_any_dtype_is_that_of_the_same_logits_in_float64(dtype, vocab, settings):
+    logits, sampler = peaked(vocab, dtype, (2,)), Sampler(**settings)
+    p, exact = sampler.probs(logits), sampler.probs(logits.double())
+    assert p.dtype == torch.float32
+    assert torch.equal(p > 0, exact > 0), "other tokens are possible"
+    assert (p.double() - exact).abs().sum(-1).max() / 2 <= 1e-6
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 1.5e-4, 2e-4, 1e-20])
+def test_logits_divided_by_a_small_temperature_stay_finite_in_float16(temperature):
+    logits = torch.tensor([19.0, 3.0, 20.0, -20.0], dtype=torch.float16)
+    assert Sampler(temperature).probs(logits).tolist() == [0, 0, 1, 0]
+    assert Sampler(temperature).probs(logits[[0, 0, 1]]).tolist() == [0.5, 0.5, 0]
+
+
+def test_narrow_logits_that_are_not_finite_are_still_reported():
+    for temperature in (0, 1, 0.5):
+        p = Sampler(temperature).probs(torch.tensor([1.0, math.nan], dtype=torch.bfloat16))
+        assert int(Sampler().draw(p)) == -1
+
+
+@pytest.mark.parametrize("vocab", [2, 2_048, 152_064])
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.8}, {"top_p": 0.95}])
+@pytest.mark.parametrize("dtype", NARROW)
+def test_the_speculative_law_is_that_of_its_baseline_in_narrow_types(dtype, settings, vocab):
+    """min(p, q), and where it was rejected the residual, in the numbers that `probs` and `residual` really give."""
+    target, near = peaked(vocab, dtype), peaked(vocab, dtype) + 0.5 * peaked(vocab, dtype).flip(0)
+    sampler = Sampler(**settings)
+    exact, p = sampler.probs(target.double()), sampler.probs(target)
+    for guess in (near, near.flip(0), target):
+        q = sampler.probs(guess)
+        drawn = q.double() / q.double().sum()  # `draw` inverts the distribution function in float64
+        kept = drawn * (p / q).nan_to_num(0).clamp(max=1).double()
+        rest = residual(p, q).double()
+        law = kept + (1 - kept.sum()) * rest / rest.sum()
+        assert (law - exact).abs().sum() / 2 <= 1e-6
