@@ -9,7 +9,9 @@ import torch
 from sites import built
 
 from accelgen.taxonomy.loading import load_taxonomy
-from reference_impls.testing import SUITES, suites_for
+from accelgen.taxonomy.suites import claims_of
+from reference_impls.testing import SUITES
+from reference_impls.testing.cases import case_of
 
 torch.set_num_threads(1)  # the models are tiny, and results must not depend on the number of cores
 
@@ -54,7 +56,7 @@ def pytest_generate_tests(metafunc):
     if marker is None:
         return
     suite = SUITES[marker.args[0]]
-    methods = [method for method in implemented() if suite in suites_for(method)]
+    methods = [method for method in implemented() if suite.name in {claim.id for claim in claims_of(method)}]
     if "method_id" in metafunc.fixturenames:
         metafunc.parametrize("method_id", [method.id for method in methods])
     if "check" in metafunc.fixturenames:
@@ -64,7 +66,7 @@ def pytest_generate_tests(metafunc):
 def parameters(method, suite):
     """One pytest parameter for each check; those that the taxonomy skips carry its reason."""
     generate = importlib.import_module(method.module).generate
-    for check in suite.checks(generate):
+    for check in suite.checks(generate, case_of(method.id)):
         skip = method.implementation.skip
         reason = skip.get(suite.name) or skip.get(f"{suite.name}/{check.name}")
         marks = [pytest.mark.skip(reason=reason)] if reason else []

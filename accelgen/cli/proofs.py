@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,8 +12,10 @@ from rich.text import Text
 from accelgen.cli.catalogue import implemented
 from accelgen.cli.output import AsJson, console, waiting, write_json
 from accelgen.taxonomy.loading import load_taxonomy
+from accelgen.taxonomy.suites import claims_of
 
 if TYPE_CHECKING:
+    from accelgen.taxonomy.schema import Method
     from reference_impls.testing import Report
 
 MARKS = {"passed": Text("proved", "green"), "failed": Text("FAILED", "bold red"), "skipped": Text("skipped", "yellow")}
@@ -20,22 +23,44 @@ MARKS = {"passed": Text("proved", "green"), "failed": Text("FAILED", "bold red")
 
 def verify(
     subject: Annotated[str, typer.Argument(metavar="ID|MODULE:FUNCTION", help="A method, or your own generate.")],
+    port_of: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="The method that yours is a port of: its suites and scenes are used."),
+    ] = None,
     suite: Annotated[list[str] | None, typer.Option(help="Only this suite; may be repeated.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Prove every claim about a method, and print what was proved. Exit code 1 if a claim is false."""
-    if ":" not in subject:
-        implemented(load_taxonomy(), subject)
+    own = ":" not in subject
+    if own and port_of:
+        raise typer.BadParameter(f"{subject} is a method of this project: leave out --port-of")
+    named = subject if own else port_of
+    method = implemented(load_taxonomy(), named) if named else None
     with waiting(f"proving {subject}"):
-        from reference_impls import testing
-
-        report = testing.verify(subject, suite)
+        report = proof(subject, method, suite)
     if as_json:
         write_json(report.to_dict())
     else:
         _print(report)
     if not report.passed:
         raise typer.Exit(1)
+
+
+def proof(subject: str, method: Method | None, suites: list[str] | None = None) -> Report:
+    """The proof of a function by its name, or of the method itself where the name is its id.
+
+    With a `method` it owes what the method's fields in the taxonomy select, in the scenes of its case.
+    """
+    from reference_impls import testing
+    from reference_impls.testing.cases import case_of
+
+    if method is None:
+        return testing.verify(subject, suites)
+    case, chosen = case_of(method.id), suites or [claim.id for claim in claims_of(method)]
+    if subject != method.id:
+        return testing.verify(subject, chosen, case)
+    generate, skip = importlib.import_module(method.module).generate, method.implementation.skip
+    return testing.Report(subject, list(testing.prove(generate, testing.named_suites(chosen), case, skip)))
 
 
 def _print(report: Report) -> None:
@@ -46,7 +71,7 @@ def _print(report: Report) -> None:
         claim = Text(result.claim)
         if result.message:
             claim.append(f"\n{result.message}", style="yellow" if result.outcome == "skipped" else "red")
-        table.add_row(result.suite, result.check, MARKS[result.outcome], claim)
+        table.add_row(result.suite, Text(result.check), MARKS[result.outcome], claim)
     screen = console()
     screen.print(table)
     counts = [(kind, sum(result.outcome == kind for result in report.results)) for kind in MARKS]

@@ -20,7 +20,7 @@ from accelgen.site.proof_links import KIT, block, suite_address, suite_tests
 from accelgen.site.results import Results
 from accelgen.site.source_links import listing
 from accelgen.taxonomy.schema import Taxonomy
-from accelgen.taxonomy.suites import SUITES, suites_of
+from accelgen.taxonomy.suites import CLAIMS, claims_of
 
 
 def fragments(taxonomy: Taxonomy, results: Results) -> dict[str, str]:
@@ -87,8 +87,8 @@ def _lead(taxonomy: Taxonomy) -> str:
 
 def _suites(taxonomy: Taxonomy, results: Results) -> str:
     blocks, tests = [], suite_tests(results.proofs)
-    for suite in SUITES:
-        methods = [m for m in taxonomy.methods if m.is_implemented and suite in suites_of(m)]
+    for suite in CLAIMS:
+        methods = [m for m in taxonomy.methods if m.is_implemented and suite in claims_of(m)]
         links = ", ".join(f"[{m.name}](methods/{m.id}.md)" for m in methods if suite.id not in m.implementation.skip)
         blocks.append(f"### {suite.title} {{ #{suite.id} }}\n\n{suite.claim}")
         if test := tests.get(suite.id):

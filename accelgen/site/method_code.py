@@ -11,7 +11,7 @@ from accelgen.site.results import Results
 from accelgen.site.source_links import SourceLinks, anchor, listing
 from accelgen.taxonomy.calls import BASELINE
 from accelgen.taxonomy.schema import Method, Taxonomy
-from accelgen.taxonomy.suites import suites_of
+from accelgen.taxonomy.suites import claims_of
 
 CODE, TESTS = "code", "tests"  # ids of the blocks with the source of the method and with that of its own tests
 PROOFS = "../proofs.md"
@@ -41,7 +41,7 @@ def source(method: Method, results: Results) -> str:
 def proofs(method: Method, results: Results) -> str:
     """The suites that a method owes and its own tests, each a link to the test."""
     rows, tests = [], suite_tests(results.proofs)
-    for suite in suites_of(method):
+    for suite in claims_of(method):
         claim = suite.claim
         for key, reason in method.implementation.skip.items():
             name, _, check = key.partition("/")

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from accelgen.site.source_links import anchor
 from accelgen.taxonomy.schema import Method
-from accelgen.taxonomy.suites import Suite, suites_of
+from accelgen.taxonomy.suites import Claim, claims_of
 
 KIT = "reference_impls/testing/"
 EVERY = ("accounting", "options")  # suites that prove good manners, not what is special to a guarantee
@@ -73,7 +73,7 @@ def own_tests(path: str, source: str) -> list[Test]:
     ]
 
 
-def suite_address(suite: Suite, files: Mapping[str, str], page: str) -> str:
+def suite_address(suite: Claim, files: Mapping[str, str], page: str) -> str:
     """Where the suite's test can be read: a line on the page of the proofs, which is at the address `page`."""
     test = suite_tests(files).get(suite.id)
     return f"{page}{anchor(block(test.path), test.line)}" if test else f"{page}#{suite.id}"
@@ -81,5 +81,5 @@ def suite_address(suite: Suite, files: Mapping[str, str], page: str) -> str:
 
 def guarantee_address(method: Method, files: Mapping[str, str], page: str, own: str) -> str:
     """Where the proof of a method's guarantee can be read: its first special suite, or else its own tests at `own`."""
-    special = [suite for suite in suites_of(method) if suite.id not in EVERY]
+    special = [suite for suite in claims_of(method) if suite.id not in EVERY]
     return suite_address(special[0], files, page) if special else own

@@ -1,23 +1,31 @@
 """The public conformance kit: prove that a decoding method, ours or your own port, does what it promises.
 
-`verify("speculative-decoding-leviathan")` or `verify("my_package.my_module:generate")` runs the suites and returns a
-`Report`; `accelgen verify` prints it. `exact_law` and `total_variation` are there for proofs of your own.
+`verify("my_package.my_module:generate")` or `verify("my_file.py:generate")` runs the suites that a function of this
+call owes, and returns a `Report`; `accelgen verify` prints it. `prove` takes the function itself. `exact_law` and
+`total_variation` are there for proofs of your own.
 
-A function is called as `generate(target, prompt, limit, *, sampler, …, eos=None)`, or as `generate(model, source, …)`
-where it translates. What else it asks for is built from its signature: `drafter`, `gamma` and `exits` by their names, a
-module class by its annotation if its first argument is a `Shape` (an argument `k` says how many tokens it reaches) or
-`tokens` (a text to retrieve from), and a `Literal` annotation is tried in all its values. Everything else keeps its
-default. For a parameter of another kind, put a function of a `Scene` into `BUILDERS` under its name.
+A function is called as `generate(target, prompt, limit, *, sampler, …, eos=None)`; as `generate(model, source, …)`
+where it translates, `generate(model, prompt, length, *, steps, …)` where it fills a canvas, `generate(target, prompts,
+limits, *, …)` where it decodes a batch, and `predict(model, tokens, …)` where it classifies. What else it asks for is
+built from its signature: `drafter`, `gamma` and `exits` by their names, a module class by its annotation if its first
+argument is a `Shape` (an argument `k` says how many tokens it reaches) or `tokens` (a text to retrieve from), and a
+`Literal` annotation is tried in all its values. Everything else keeps its default. What a signature cannot tell stands
+in a `Case`: options for a `Scene`, scenes of its own, values to be refused.
+
+Of a result only `tokens` is needed. With `steps` like those of `core.generation.Generation` the trace is proved too;
+without, the checks that need it are skipped and say so.
 """
 
+from reference_impls.testing.case import Case, Scene
 from reference_impls.testing.checks import Check, Suite
 from reference_impls.testing.laws import Exhaustive, autoregressive_law, exact_law, total_variation
-from reference_impls.testing.report import SUITES, Report, Result, prove, suites_for, verify
-from reference_impls.testing.tiny import BUILDERS, KitError, Scene, flat_model, language_model, options
+from reference_impls.testing.report import SUITES, Report, Result, named_suites, prove, verify
+from reference_impls.testing.tiny import BUILDERS, KitError, flat_model, language_model, options
 
 __all__ = [
     "BUILDERS",
     "SUITES",
+    "Case",
     "Check",
     "Exhaustive",
     "KitError",
@@ -29,9 +37,9 @@ __all__ = [
     "exact_law",
     "flat_model",
     "language_model",
+    "named_suites",
     "options",
     "prove",
-    "suites_for",
     "total_variation",
     "verify",
 ]

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from reference_impls.testing.tiny import Scene
-
+Guess = Literal["random", "noisy", "perfect"]
 Part = Literal["target", "draft", "rest"]
 
 
-def nothing(_: Scene) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Scene:
+    """What a builder may know: the model, the prompt, how many guesses a step makes, and how good they are."""
+
+    target: Any  # a LanguageModel; a model of the method's own where it translates, fills a canvas or classifies
+    prompt: Sequence[int]
+    guesses: int = 2
+    guess: Guess = "random"
+    drafter: Any = None  # a drafter whose law is this scene's own
+
+
+def nothing(_: Scene) -> Mapping[str, Any]:
     """No option beyond what the signature tells."""
     return {}
+
+
+def itself(scene: Scene) -> Scene:
+    """The scene as it is."""
+    return scene
 
 
 @dataclass(frozen=True)
@@ -25,14 +39,19 @@ class Case:
     """Tiny models and options for a scene. A scene's `guess` says how good the guesses must be, whatever makes them:
     a drafter, heads, skipped layers, a datastore, a table, the text itself."""
 
-    scene: Callable[[Scene], Scene] | None = None
+    qualities: Collection[Guess] = ()
+    """The qualities of guesses, beside random ones, that `options` and `scene` can make and the signature does not
+    tell. Those of a drafter, of heads and of a text to retrieve from are known."""
+
+    scene: Callable[[Scene], Scene] = itself
     """Changes a scene where guesses of its quality need another target or prompt, as those that are copied do."""
 
     refused: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """Values of its own options that must be refused with one sentence."""
 
     exits: Sequence[Mapping[str, Any]] = ()
-    """For methods that skip layers: options from the earliest exit to the full model, which comes last."""
+    """For methods that skip layers by other options than a `threshold`: options from the earliest exit to the full
+    model, which comes last."""
 
     checkpoint: Mapping[str, Any] | str = field(default_factory=dict)
     """Options with which it runs on any checkpoint; or the part that it lacks there, as `accelgen run` names it."""
@@ -40,5 +59,8 @@ class Case:
     costs: Mapping[str, Part] = field(default_factory=dict)
     """Functions of its module, beside the models' own calls, that a step's time is spent in, and for which part."""
 
-    learns: Sequence[str] = ()
+    learns: Collection[str] = ()
     """Options that it changes while it decodes; everything else stays as it was."""
+
+
+EMPTY = Case()

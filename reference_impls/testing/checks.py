@@ -1,17 +1,20 @@
-"""What a proof consists of: suites of named checks, each with a claim of one sentence."""
+"""What a proof consists of: a subject, and suites of named checks, each with a claim of one sentence."""
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from reference_impls.core.generation import Generation
+from reference_impls.testing.case import EMPTY, Case, Guess, Scene
+from reference_impls.testing.tiny import guessing, options
 
-Generate = Callable[..., Generation]
+Generate = Callable[..., Any]  # gives a Generation, or what a port has instead: of that only `tokens` is needed
+GOOD: tuple[Guess, ...] = ("noisy", "perfect")
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,65 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Subject:
+    """The function under proof, with the case that says what its signature does not."""
+
+    generate: Generate
+    case: Case = EMPTY
+
+    @property
+    def qualities(self) -> tuple[Guess, ...]:
+        """The qualities of guesses that it can be given."""
+        both = guessing(self.generate)
+        return ("random", *(quality for quality in GOOD if both or quality in self.case.qualities))
+
+    def takes(self, name: str) -> bool:
+        """Whether it has an option of this name."""
+        return name in inspect.signature(self.generate).parameters
+
+    def options(self, scene: Scene, **given: Any) -> dict[str, Any]:
+        """Everything that it asks for in this scene beside the suites' own parameters."""
+        return options(self.generate, scene, self.case, **given)
+
+    def fresh(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """These options, with a copy of each that it changes while it decodes."""
+        return {name: copy.deepcopy(value) if name in self.case.learns else value for name, value in own.items()}
+
+
+@dataclass(frozen=True)
 class Suite:
-    """The checks that prove one promise; `checks(generate)` yields those that apply to a method.
+    """The checks that prove one promise; `find(subject)` yields those that apply to a method.
 
     What the suite claims, and which methods owe it, stands in `accelgen.taxonomy.suites` under the same name.
     """
 
     name: str
-    checks: Callable[[Generate], Iterator[Check]]
+    find: Callable[[Subject], Iterator[Check]]
+
+    def checks(self, generate: Generate, case: Case = EMPTY) -> Iterator[Check]:
+        """Its checks of this function."""
+        return self.find(Subject(generate, case))
+
+
+class Skip(Exception):  # noqa: N818 - it is no error
+    """A check cannot judge this subject; the message is one sentence that says why."""
+
+
+def trace(result: Any, *needed: str) -> list[Any]:
+    """The steps of a result. Raises Skip where it has none, or none that say what is `needed`."""
+    steps = getattr(result, "steps", None)
+    lacking = [name for name in needed if any(not hasattr(step, name) for step in steps or ())]
+    if steps is None or lacking:
+        what = f"`{lacking[0]}` in its steps" if steps is not None else "`steps`"
+        raise Skip(
+            f"the result has no {what}, and this is judged by the trace; `core.generation.Step` says what it holds"
+        )
+    return list(steps)
+
+
+def total(result: Any, kind: str) -> int:
+    """The passes of a result, of the `kind` `passes` or `draft_passes`, summed over its steps."""
+    return sum(getattr(step, kind) for step in trace(result, kind))
 
 
 def require(holds: bool, sentence: str) -> None:  # noqa: FBT001 - reads as what it is
@@ -45,9 +99,9 @@ def later(test: Callable[..., None], *given: Any, **named: Any) -> Callable[[], 
     return lambda: test(*given, **named)
 
 
-def takes(generate: Generate, name: str) -> bool:
-    """Whether `generate` has an option of this name."""
-    return name in inspect.signature(generate).parameters
+def named(chosen: Mapping[str, Any]) -> str:
+    """How a check's name tells the variant that it is about."""
+    return "".join(f"[{value}]" for value in chosen.values())
 
 
 def guessed(drafted: list[int], parents: list[int], kept: list[int]) -> bool:

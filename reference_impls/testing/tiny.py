@@ -11,7 +11,6 @@ import inspect
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
@@ -19,9 +18,10 @@ from torch import Tensor, nn
 
 from reference_impls.core.cache import Cache
 from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.testing.case import EMPTY, Case, Scene
 
-Guess = Literal["random", "noisy", "perfect"]
 OWN = ("target", "model", "prompt", "source", "limit", "sampler", "eos")  # parameters that the suites themselves give
+MASK = 2  # the token that stands for a hole
 PERIOD = 3  # a noisy drafter is wrong at every third place of the text, and nowhere else
 
 
@@ -35,16 +35,6 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What a builder may know: the target, the prompt, how many guesses a step makes, and how good they are."""
-
-    target: LanguageModel
-    prompt: Sequence[int]
-    guesses: int = 2
-    guess: Guess = "random"
 
 
 def language_model(vocab: int = 3, *, seed: int = 0, layers: int = 2) -> LanguageModel:
@@ -65,6 +55,25 @@ def flat_model(vocab: int = 3) -> LanguageModel:
 def varied_model(layers: int = 3) -> LanguageModel:
     """A random decoder of 11 tokens whose greedy texts do not soon repeat one token, as most random ones do."""
     return language_model(11, seed={3: 274, 5: 41}[layers], layers=layers)
+
+
+def table_model(rows: Sequence[Sequence[float]]) -> LanguageModel:
+    """A decoder whose law of the next token is the row of the last one, whatever came before it.
+
+    Its blocks add nothing, so every layer, every head and every mask reads the same.
+    """
+    vocab = len(rows)
+    shape = Shape(vocab, dim=max(8, vocab), layers=2, heads=2, kv_heads=1, head_dim=4, hidden=12, tied=False)
+    model = randomised(LanguageModel, shape)
+    with torch.no_grad():
+        for block in model.blocks:
+            block.attention.out.zero_()
+            block.down.zero_()
+        model.embedding.copy_(torch.eye(vocab, shape.dim))
+        model.head[:vocab] = (
+            torch.tensor(rows, dtype=torch.float64).log().clamp(min=-1e4) / model.norm(model.embedding).max()
+        )
+    return model
 
 
 class Erring(LanguageModel):
@@ -153,7 +162,9 @@ class FeatureForesight(Foresight):
         return self.answers[[self.next.get(pair, 0) for pair in zip(places, tokens, strict=True)]]
 
 
-def _drafter(scene: Scene) -> LanguageModel:
+def _drafter(scene: Scene) -> Any:
+    if scene.drafter is not None:
+        return scene.drafter
     if scene.guess == "perfect":
         return scene.target
     if scene.guess == "noisy":
@@ -168,18 +179,6 @@ def _drafters(scene: Scene) -> list[LanguageModel]:
     return [_drafter(scene), *([] if few else [language_model(vocab, seed=1002, layers=1)])]
 
 
-def _expansion(scene: Scene) -> tuple[int, ...]:
-    """How many children a node has at each depth; a noisy drafter has one, because its second choice could be right."""
-    few = {1: (1,), 2: (2,) if scene.guess == "random" else (1, 1)}
-    return few.get(scene.guesses, (1, 1 if scene.guess == "noisy" else 2) + (1,) * (scene.guesses - 2))
-
-
-def _k_matrix(scene: Scene) -> tuple[tuple[int, ...], ...]:
-    """How many tokens each drafter adds on behalf of each model: both cascades, small where laws are counted."""
-    few = {1: ((1, 0), (0, 0)), 2: ((1, 1), (0, 1))}
-    return few.get(scene.guesses, ((scene.guesses, 0, 0), (0, 1, 1), (0, 0, 1)))
-
-
 def _text(scene: Scene) -> list[int]:
     """A text to retrieve from: a short random one, or the greedy text, as a `noisy` one wrong at every third place."""
     vocab = scene.target.shape.vocab
@@ -190,7 +189,7 @@ def _text(scene: Scene) -> list[int]:
     return [(token + (place in wrong)) % vocab for place, token in enumerate(Foresight(0, scene).tokens)]
 
 
-def _choices(scene: Scene) -> list[tuple[int, ...]]:
+def ranks(scene: Scene) -> list[tuple[int, ...]]:
     """Rank paths of a tree as deep as there are guesses, with a second branch; a noisy second-best could be right."""
     chain = [(0,) * depth for depth in range(1, scene.guesses + 1)]
     return chain if scene.guess == "noisy" or scene.guesses == 1 else [*chain, (1,)]
@@ -200,16 +199,9 @@ Builder = Callable[[Scene], Any]
 BUILDERS: dict[str, Builder] = {
     "drafter": _drafter,
     "gamma": lambda scene: scene.guesses,
-    "gamma_2": lambda scene: 1 if scene.target.shape.vocab <= 3 else 2 * scene.guesses,  # short where laws are found
     "exits": lambda scene: tuple(range(1, scene.target.shape.layers)),
-    "fallback": lambda _: 0.2,  # tiny models are seldom surer
     "exit_layer": lambda _: 1,
-    "skip_attention": lambda scene: () if scene.guess == "perfect" else tuple(range(1, scene.target.shape.layers)),
-    "skip_feed": lambda scene: () if scene.guess == "perfect" else (0,),
-    "choices": _choices,
     "drafters": _drafters,
-    "expansion": _expansion,
-    "k_matrix": _k_matrix,
 }
 
 
@@ -231,16 +223,18 @@ def module(kind: type[nn.Module], scene: Scene) -> nn.Module:
         return Foresight(scene.guesses + 1, scene, logits=width == scene.target.shape.vocab)
     if scene.guess != "random" and {"tokens", "features"} <= inspect.signature(kind.forward).parameters.keys():
         return FeatureForesight(scene)
+    if "longest" in inspect.signature(kind).parameters:
+        return randomised(kind, scene.target.shape, longest=scene.target.longest)
     return randomised(kind, scene.target.shape)
 
 
 def sequence_model(kind: type[nn.Module], *, longest: int = 9, vocab: int = 11, seed: int = 7) -> nn.Module:
-    """A random translation model of this class, made from a `Shape` and those of `longest`, `pad`, `mask_id` it takes.
+    """A random model of this class, made from a `Shape` and those of `longest`, `pad`, `end`, `mask_id` it takes.
 
-    Padding is token 0 and the mask is token 2.
+    Padding is token 0, the end token 1, and the mask token 2.
     """
     shape = Shape(vocab, dim=8, layers=2, heads=2, kv_heads=1, head_dim=4, hidden=12)
-    known = {"longest": longest, "pad": 0, "end": 1, "mask_id": 2}
+    known = {"longest": longest, "pad": 0, "end": 1, "mask_id": MASK}
     return randomised(kind, shape, seed, **{n: known[n] for n in known if n in inspect.signature(kind).parameters})
 
 
@@ -254,12 +248,12 @@ def randomised(kind: type[nn.Module], shape: Shape, seed: int = 7, **options: An
     return made.eval()
 
 
-def options(generate: Callable[..., Any], scene: Scene, **given: Any) -> dict[str, Any]:
-    """Everything that `generate` asks for beside the suites' own parameters.
+def options(generate: Callable[..., Any], scene: Scene, case: Case = EMPTY, **given: Any) -> dict[str, Any]:
+    """Everything that `generate` asks for beside the suites' own parameters: what is given, what its case says, the rest.
 
     Raises KitError for a parameter that the kit cannot build.
     """
-    found = dict(given)
+    found = {**case.options(scene), **given}
     kinds = hints(generate)
     for name, parameter in inspect.signature(generate).parameters.items():
         if name in OWN or name in found or parameter.kind is parameter.VAR_KEYWORD:

@@ -21,7 +21,7 @@ from accelgen.site.results import Results, read_results
 from accelgen.site.source_links import SourceLinks, listing, place
 from accelgen.taxonomy.calls import BASELINE
 from accelgen.taxonomy.loading import load_taxonomy
-from accelgen.taxonomy.suites import SUITES, suites_of
+from accelgen.taxonomy.suites import CLAIMS, claims_of
 
 TAXONOMY = load_taxonomy()
 RESULTS = read_results(TAXONOMY, ROOT / "taxonomy.yaml")
@@ -221,19 +221,19 @@ def test_steps_and_differences_of_a_page_lead_to_its_code(id: str) -> None:
 
 def test_every_suite_leads_to_the_function_that_checks_it() -> None:
     found = suite_tests(RESULTS.proofs)
-    assert found.keys() == {suite.id for suite in SUITES}
+    assert found.keys() == {suite.id for suite in CLAIMS}
     for test in found.values():
         assert RESULTS.proofs[test.path].splitlines()[test.line - 1].startswith(f"def {test.name}(")
-    assert suite_address(SUITES[0], RESULTS.proofs, "p.md") == f"p.md#line-kit-exactness-{found['exact-law'].line}"
-    assert suite_address(SUITES[0], {}, "p.md") == "p.md#exact-law"
+    assert suite_address(CLAIMS[0], RESULTS.proofs, "p.md") == f"p.md#line-kit-exactness-{found['exact-law'].line}"
+    assert suite_address(CLAIMS[0], {}, "p.md") == "p.md#exact-law"
 
 
 def test_a_badge_opens_the_test_of_its_guarantee() -> None:
     def proof(id: str) -> str:
         return guarantee_address(TAXONOMY.method(id), RESULTS.proofs, "p.md", "#own")
 
-    assert set(EVERY) < {suite.id for suite in SUITES}
-    assert proof("medusa") == suite_address(SUITES[0], RESULTS.proofs, "p.md")
+    assert set(EVERY) < {suite.id for suite in CLAIMS}
+    assert proof("medusa") == suite_address(CLAIMS[0], RESULTS.proofs, "p.md")
     assert "line-kit-exactness" in proof("jacobi-parallel-decoding") != proof("medusa")
     assert "line-kit-early-exits" in proof("calm")
     assert "line-kit-parallel" in proof("mask-predict")
@@ -249,7 +249,7 @@ def test_a_badge_opens_the_test_of_its_guarantee() -> None:
 def test_every_proved_claim_leads_to_its_test(id: str) -> None:
     page, method = site()[f"methods/{id}.md"], TAXONOMY.method(id)
     guarantee = page.split("## Guarantee")[1].split("\n## ")[0]
-    for suite in suites_of(method):
+    for suite in claims_of(method):
         assert guarantee.count(f"]({suite_address(suite, RESULTS.proofs, method_code.PROOFS)})") == 1
     if id == "speculative-sampling-chen":
         assert id not in RESULTS.tests

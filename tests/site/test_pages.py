@@ -27,7 +27,7 @@ from accelgen.site.results import Results
 from accelgen.taxonomy.calls import BASELINE
 from accelgen.taxonomy.loading import load_taxonomy
 from accelgen.taxonomy.schema import Taxonomy
-from accelgen.taxonomy.suites import SUITES, suites_of
+from accelgen.taxonomy.suites import CLAIMS, claims_of
 from reference_impls import testing
 
 SOURCE = r'''"""Made Up: it guesses, and looks.
@@ -384,15 +384,15 @@ def test_a_page_shows_what_the_code_does_today(id: str) -> None:
 
 def test_fields_select_the_suites(taxonomy: Taxonomy) -> None:
     whole = taxonomy.method("whole")
-    assert [suite.id for suite in suites_of(whole)] == ["exact-law", "greedy-identity", "accounting", "options"]
+    assert [suite.id for suite in claims_of(whole)] == ["exact-law", "greedy-identity", "accounting", "options"]
     lossy = copy.deepcopy(whole.model_dump(mode="json")) | {"guarantee": "lossy", "category": "early-exiting"}
-    assert [s.id for s in suites_of(type(whole).model_validate_json(json.dumps(lossy)))] == [
+    assert [s.id for s in claims_of(type(whole).model_validate_json(json.dumps(lossy)))] == [
         "early-exit", "accounting", "options",
     ]  # fmt: skip
-    assert len({suite.id for suite in SUITES}) == len(SUITES)
+    assert len({suite.id for suite in CLAIMS}) == len(CLAIMS)
 
 
 @pytest.mark.parametrize("id", [m.id for m in load_taxonomy().methods])
 def test_a_page_names_the_suites_that_are_run(id: str) -> None:
     method = load_taxonomy().method(id)
-    assert {suite.id for suite in suites_of(method)} == {suite.name for suite in testing.suites_for(method)}
+    assert {suite.id for suite in claims_of(method)} == {suite.name for suite in testing.suites_for(method)}

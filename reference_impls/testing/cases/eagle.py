@@ -1,0 +1,11 @@
+"""EAGLE: a drafter that continues the target's features, in a tree of its best ranks."""
+
+from reference_impls.testing.case import Case
+from reference_impls.testing.tiny import ranks
+
+CASE = Case(
+    options=lambda scene: {"choices": ranks(scene)},
+    refused={"choices": ((), ((0, 0),))},
+    checkpoint="drafter (EagleDrafter)",
+    costs={"verify_tree": "rest"},
+)

@@ -1,0 +1,11 @@
+"""Medusa: heads that guess the tokens after the next one, in a tree of their best ranks."""
+
+from reference_impls.testing.case import Case
+from reference_impls.testing.tiny import ranks
+
+CASE = Case(
+    options=lambda scene: {"choices": ranks(scene)},
+    refused={"choices": ((), ((0, 0),)), "acceptance": ("generous",)},
+    checkpoint="heads (MedusaHeads)",
+    costs={"verify_tree": "rest", "accept_typical": "rest"},
+)

@@ -1,0 +1,5 @@
+"""Speculative sampling: a drafter and the shared acceptance rule."""
+
+from reference_impls.testing.case import Case
+
+CASE = Case(costs={"verify_chain": "rest"})
