@@ -25,7 +25,7 @@ def verify(
     subject: Annotated[str, typer.Argument(metavar="ID|MODULE:FUNCTION", help="A method, or your own generate.")],
     port_of: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="The method that yours is a port of: its suites and scenes are used."),
+        typer.Option(metavar="ID", help="Yours is a port of this method: its suites and scenes are used."),
     ] = None,
     suite: Annotated[list[str] | None, typer.Option(help="Only this suite; may be repeated.")] = None,
     as_json: AsJson = False,

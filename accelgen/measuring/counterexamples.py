@@ -27,8 +27,9 @@ from reference_impls.non_autoregressive import jacobi_parallel_decoding as jacob
 from reference_impls.non_autoregressive import nart_crf
 from reference_impls.speculative_decoding import bild
 from reference_impls.speculative_decoding.block_verification import prefix_weights, verify_block
+from reference_impls.testing.case import Scene
 from reference_impls.testing.laws import Law, autoregressive_law, exact_law, total_variation
-from reference_impls.testing.tiny import BUILDERS, Scene, flat_model, varied_model
+from reference_impls.testing.tiny import BUILDERS, flat_model, varied_model
 
 Table = Mapping[tuple[int, ...], Sequence[float]]  # a law for each text
 

@@ -29,6 +29,7 @@ def run(
     scene: Scene,
     own: dict[str, Any],
     limit: int = LIMIT,
+    *,
     temperature: float = 0.0,
     seed: int = 0,
     **more: Any,

@@ -1,4 +1,4 @@
-"""Suite `batch`: whatever is mixed, every row is what it is alone, `generate(target, prompts, limits, *, …) -> list`."""
+"""Suite `batch`: whatever is mixed, every row is what it is alone, `generate(target, prompts, limits, *, …)`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Suite `canvas`: a text of fixed length is filled in the passes asked for, `generate(model, prompt, length, *, steps)`."""
+"""Suite `canvas`: a text of fixed length is filled in some passes, `generate(model, prompt, length, *, steps, …)`."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Case:
     """Tiny models and options for a scene. A scene's `guess` says how good the guesses must be, whatever makes them:
     a drafter, heads, skipped layers, a datastore, a table, the text itself."""
 
-    qualities: Collection[Guess] = ()
+    qualities: Sequence[Guess] = ()
     """The qualities of guesses, beside random ones, that `options` and `scene` can make and the signature does not
     tell. Those of a drafter, of heads and of a text to retrieve from are known."""
 

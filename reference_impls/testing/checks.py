@@ -77,9 +77,7 @@ def trace(result: Any, *needed: str) -> list[Any]:
     lacking = [name for name in needed if any(not hasattr(step, name) for step in steps or ())]
     if steps is None or lacking:
         what = f"`{lacking[0]}` in its steps" if steps is not None else "`steps`"
-        raise Skip(
-            f"the result has no {what}, and this is judged by the trace; `core.generation.Step` says what it holds"
-        )
+        raise Skip(f"the result has no {what}, and only the trace can tell: `core.generation.Step` says what it holds")
     return list(steps)
 
 

@@ -60,9 +60,8 @@ def _early(subject: Subject) -> None:
     used: dict[int, int] = {}
     for _, _, number, found, _ in _runs(subject):
         used[number] = used.get(number, 0) + found.layers[0]
-    require(
-        used[0] < used[len(used) - 1], f"the earliest exit uses {used[0]} layers, the last one {used[len(used) - 1]}"
-    )
+    first, last = used[0], used[len(used) - 1]
+    require(first < last, f"the earliest exit uses {first} layers, the last one {last}")
 
 
 def _untouched(subject: Subject) -> None:

@@ -172,9 +172,7 @@ def _use(runs: Callable[[Guess], list[Run]], guess: Guess) -> None:
         require(any(step.drafted for step in steps), f"nothing was drafted {run.where}")
         for number, step in enumerate(steps, start=1):
             best = possible(step, start, guess)
-            require(
-                step.kept == best, f"step {number} kept {step.kept} guesses and not the possible {best} {run.where}"
-            )
+            require(step.kept == best, f"step {number} kept {step.kept} of {best} possible guesses {run.where}")
             start += len(step.emitted)
         passes, fewest = sum(step.passes for step in steps), 1 + math.ceil(LIMIT / (run.scene.guesses + 1))
         few = guess != "perfect" or passes <= fewest

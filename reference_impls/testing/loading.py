@@ -33,7 +33,7 @@ def function(name: str) -> Callable[..., Any]:
     call = call_of(found)
     if call == "limit" and "sampler" not in inspect.signature(found).parameters:
         raise KitError(f"{name} has no parameter 'sampler'; the kit calls it as {CALLS['limit']}")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def call_of(found: Callable[..., Any]) -> str:

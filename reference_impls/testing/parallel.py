@@ -135,8 +135,8 @@ def parallel_checks(subject: Subject) -> Iterator[Check]:
         for name, (sentence, test) in tests.items():
             yield Check(name + named(chosen), sentence, later(test, subject, chosen))
     for name, value in values(subject, {}):
-        test = later(_refused, subject, {}, [5, 3, 8], f"{name} = {value!r}", **{name: value})
-        yield Check(f"{name}={value}", f"{name} = {value} is refused.", test)
+        refused = later(_refused, subject, {}, [5, 3, 8], f"{name} = {value!r}", **{name: value})
+        yield Check(f"{name}={value}", f"{name} = {value} is refused.", refused)
 
 
 NON_AUTOREGRESSIVE = Suite("non-autoregressive", parallel_checks)

@@ -37,9 +37,9 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def language_model(vocab: int = 3, *, seed: int = 0, layers: int = 2) -> LanguageModel:
+def language_model(vocab: int = 3, *, seed: int = 0, layers: int = 2, dim: int = 8) -> LanguageModel:
     """A random decoder in double precision; the same seed gives the same weights."""
-    shape = Shape(vocab, dim=8, layers=layers, heads=2, kv_heads=1, head_dim=4, hidden=12, tied=False)
+    shape = Shape(vocab, dim=dim, layers=layers, heads=2, kv_heads=1, head_dim=4, hidden=12, tied=False)
     with seeded(seed):
         return LanguageModel(shape).double().eval()
 
@@ -63,16 +63,15 @@ def table_model(rows: Sequence[Sequence[float]]) -> LanguageModel:
     Its blocks add nothing, so every layer, every head and every mask reads the same.
     """
     vocab = len(rows)
-    shape = Shape(vocab, dim=max(8, vocab), layers=2, heads=2, kv_heads=1, head_dim=4, hidden=12, tied=False)
-    model = randomised(LanguageModel, shape)
+    model = language_model(vocab, dim=max(8, vocab))
+    assert model.head is not None
     with torch.no_grad():
         for block in model.blocks:
             block.attention.out.zero_()
             block.down.zero_()
-        model.embedding.copy_(torch.eye(vocab, shape.dim))
-        model.head[:vocab] = (
-            torch.tensor(rows, dtype=torch.float64).log().clamp(min=-1e4) / model.norm(model.embedding).max()
-        )
+        model.embedding.copy_(torch.eye(vocab, model.shape.dim))
+        scores = torch.tensor(rows, dtype=torch.float64).log().clamp(min=-1e4)  # of -inf nothing can be a sum
+        model.head[:vocab] = scores / model.norm(model.embedding).max()
     return model
 
 
@@ -249,7 +248,7 @@ def randomised(kind: type[nn.Module], shape: Shape, seed: int = 7, **options: An
 
 
 def options(generate: Callable[..., Any], scene: Scene, case: Case = EMPTY, **given: Any) -> dict[str, Any]:
-    """Everything that `generate` asks for beside the suites' own parameters: what is given, what its case says, the rest.
+    """All that `generate` asks for beside the suites' own parameters: what is given, what its case says, the rest.
 
     Raises KitError for a parameter that the kit cannot build.
     """

@@ -17,9 +17,10 @@ from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.speculative_decoding.bild import count_kept, generate, loss
 from reference_impls.testing import SUITES
+from reference_impls.testing.case import Scene
 from reference_impls.testing.checks import Check
 from reference_impls.testing.laws import autoregressive_law, total_variation
-from reference_impls.testing.tiny import BUILDERS, Scene, flat_model, varied_model
+from reference_impls.testing.tiny import BUILDERS, flat_model, varied_model
 
 LIMIT = 20
 
