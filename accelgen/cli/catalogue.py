@@ -159,7 +159,7 @@ def export(
         text = pages(taxonomy, read_results(taxonomy, TAXONOMY))["llms.txt"]
     else:
         text = exports.EXPORTS[format].make(taxonomy, site_address())
-    write(text, output)
+    write(text, output, is_json=format != LLMS and "json" in exports.EXPORTS[format].file)
 
 
 # ---- how it looks -------------------------------------------------------------------------------------------------

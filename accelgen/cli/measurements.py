@@ -13,8 +13,8 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from accelgen.cli.catalogue import implemented
-from accelgen.cli.output import AsJson, console, progress, replace, write_json
-from accelgen.project.files import read_json
+from accelgen.cli.output import AsJson, check_output, console, progress, write_json
+from accelgen.project.files import read_json, write_whole
 from accelgen.project.places import RESULTS
 from accelgen.site.predictions import problems
 from accelgen.taxonomy.calls import BASELINE
@@ -99,6 +99,7 @@ def bench(
 
     forced = None if synthetic_acceptance is None else _forced(method, synthetic_acceptance)
     place = devices.find_device(device)
+    check_output(output)
     make, name = _chosen(peers=peers, costs=costs, forced=forced, device=device)
     with progress() as bar:
         task = bar.add_task("loading the models")
@@ -107,8 +108,7 @@ def bench(
         report = make(plan, lambda total: bar.update(task, total=total))
     output = output or (RESULTS / name if name else None)
     if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        replace(output, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        write_whole(output, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     if as_json:
         write_json(report)
     else:

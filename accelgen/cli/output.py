@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,17 +14,22 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from accelgen.project.files import write_whole
+from accelgen.cli.encoding import escaped, in_ascii, is_unicode
+from accelgen.project.files import check_place, write_whole
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-OutFile = Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file instead of the screen.")]
+OutFile = Annotated[
+    Path | None, typer.Option("-o", "--output", help="Write to this file instead of the screen; - is the screen.")
+]
 
+SCREEN = ("-", "/dev/stdout")  # the names of standard output: what leads there is printed, and no file is replaced
 WIDE = 160  # columns of a table that goes to a file or a pipe
 
 
 def console() -> Console:
-    """The screen, or a wide page where the output is not a screen; nothing is coloured by guessing."""
-    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+    """The screen, or a wide page where the output is not a screen; COLUMNS is heard, and no colour is guessed."""
+    has_width = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return Console(width=None if has_width else WIDE, highlight=False)
 
 
 def progress() -> Progress:
@@ -41,22 +47,24 @@ def waiting(what: str) -> Iterator[None]:
 
 def write_json(data: Any) -> None:
     """Print plain data as JSON."""
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    write(json.dumps(data, indent=2, ensure_ascii=False), None, is_json=True)
 
 
-def write(text: str, path: Path | None) -> None:
-    """Print `text`, or put it into the file `path` and say so on stderr."""
-    if path is None:
-        typer.echo(text, nl=not text.endswith("\n"))
+def check_output(path: Path | None) -> None:
+    """Raise ValueError where `write` could not write; for commands that take long before they do."""
+    if path is not None and str(path) not in SCREEN:
+        check_place(path)
+
+
+def write(text: str, path: Path | None, *, is_json: bool = False) -> None:
+    """Print a text for programs, or put it into the file `path` and say so on stderr.
+
+    A file is UTF-8. On a screen or pipe of a narrower encoding all of the text is ASCII, so that it reads the same
+    whatever its reader expects. Raises ValueError where no file can be.
+    """
+    if path is None or str(path) in SCREEN:
+        shown = text if is_unicode() else escaped(text) if is_json else in_ascii(text)
+        typer.echo(shown, nl=not text.endswith("\n"))
         return
-    replace(path, text)
-    typer.echo(f"wrote {path}", err=True)
-
-
-def replace(path: Path, text: str) -> None:
-    """Write a whole file or nothing. Raises ValueError where no file can be."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a directory; name a file in it, for example -o {path / 'method.py'}")
-    if not path.parent.is_dir():
-        raise ValueError(f"the directory {path.parent} does not exist; create it first")
     write_whole(path, text)
+    typer.echo(f"wrote {path}", err=True)

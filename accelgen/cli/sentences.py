@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from accelgen.cli.encoding import print_everywhere
 from accelgen.taxonomy.loading import TaxonomyError
 
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # as torch says it, on all devices
@@ -15,6 +16,11 @@ NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # a
 
 class OneSentence(TyperGroup):
     """The root of all commands. What the project raises on bad input is shown without a traceback."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Begin with streams that print everything; help, too, speaks every encoding."""
+        print_everywhere()
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; bad input ends it with exit code 2, everything else passes through."""

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from accelgen.cli import app, output
+from accelgen.cli import app
 from accelgen.cli import documents as site
 from accelgen.cli.running import parse_options
 from accelgen.cli.tokens import has_colour, legend, render
@@ -138,15 +138,6 @@ def test_copy_refuses_a_directory_and_a_missing_one(tmp_path: Path) -> None:
     assert "is a directory; name a file in it" in refusal("copy", LEVIATHAN, "-o", str(tmp_path))
     assert "does not exist" in refusal("copy", LEVIATHAN, "-o", str(tmp_path / "no" / "method.py"))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "file.txt"
-    path.write_text("old", encoding="utf-8")
-    with pytest.raises(UnicodeEncodeError):
-        output.replace(path, "new \ud800")
-    assert path.read_text(encoding="utf-8") == "old"
-    assert [found.name for found in tmp_path.iterdir()] == ["file.txt"]
 
 
 def test_validate_counts_and_names_the_line_of_a_mistake(tmp_path: Path) -> None:
