@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from accelgen.cli import adding, catalogue, proofs, running
+from accelgen.cli import adding, catalogue, listing, proofs, running
 from accelgen.cli import documents as site
 from accelgen.cli import measurements as measuring
 from accelgen.cli import models as zoo
@@ -27,7 +27,6 @@ def _show_version(wanted: bool) -> None:
 app = typer.Typer(
     cls=OneSentence,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -36,14 +35,15 @@ app = typer.Typer(
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Accelerated text generation: a taxonomy, and a proved reference implementation for every technique."""
+    """Accelerated text generation: a taxonomy with proved reference implementations."""
 
 
 for command in (
-    catalogue.list_methods,
+    listing.list_methods,
+    listing.search_taxonomy,
     catalogue.show,
     catalogue.cite,
     catalogue.copy,
@@ -58,7 +58,7 @@ for command in (
     adding.status,
 ):
     settings = running.CONTEXT if command is running.run else None
-    name = command.__name__.removesuffix("_methods").replace("_", "-")
+    name = command.__name__.removesuffix("_methods").removesuffix("_taxonomy").replace("_", "-")
     app.command(name, context_settings=settings)(command)
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(site.app, name="docs")

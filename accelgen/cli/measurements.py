@@ -12,12 +12,12 @@ import typer
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from accelgen.cli.catalogue import implemented
 from accelgen.cli.output import AsJson, check_output, console, progress, write_json
 from accelgen.project.files import read_json, write_whole
 from accelgen.project.places import RESULTS
 from accelgen.site.predictions import problems
 from accelgen.taxonomy.calls import BASELINE
+from accelgen.taxonomy.finding import find_implemented, find_runnable
 from accelgen.taxonomy.loading import load_taxonomy
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def trace(
 
     taxonomy = load_taxonomy()
     every = [BASELINE, *(m.id for m in taxonomy.methods if m.is_implemented)]
-    chosen = [id if id == BASELINE else implemented(taxonomy, id).id for id in ids] if ids else every
+    chosen = [find_runnable(taxonomy, id).id for id in ids] if ids else every
     with progress() as bar:
         for id in bar.track(chosen, description="recording"):
             for path in write_traces([id]):
@@ -184,7 +184,7 @@ def _forced(id: str, acceptance: str) -> Maker:
     """One method with a drafter that is right as often as one says."""
     from accelgen.measuring import synthetic
 
-    method, chances = implemented(load_taxonomy(), id), synthetic.parse(acceptance)
+    method, chances = find_implemented(load_taxonomy(), id), synthetic.parse(acceptance)
     synthetic.check(method, chances)
 
     def make(plan: Plan, expect: Callable[[int], None]) -> dict[str, Any]:

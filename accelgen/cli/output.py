@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from accelgen.cli.encoding import escaped, in_ascii, is_unicode
 from accelgen.project.files import check_place, write_whole
@@ -30,6 +31,16 @@ def console() -> Console:
     """The screen, or a wide page where the output is not a screen; COLUMNS is heard, and no colour is guessed."""
     has_width = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
     return Console(width=None if has_width else WIDE, highlight=False)
+
+
+def print_wrapped(screen: Console, text: Text, *, indent: int, label: Text | str = "") -> None:
+    """Print lines of whole words beside an indent, without blanks at their ends; `label` stands in the first indent."""
+    start = Text.assemble(label)
+    start.pad_right(indent - start.cell_len)
+    for line in text.wrap(screen, max(screen.width - indent, 1)) or [text]:
+        line.rstrip()
+        screen.print(start + line, soft_wrap=True)
+        start = Text(" " * indent)
 
 
 def progress() -> Progress:

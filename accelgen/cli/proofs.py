@@ -9,8 +9,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from accelgen.cli.catalogue import implemented
 from accelgen.cli.output import AsJson, console, waiting, write_json
+from accelgen.taxonomy.finding import find_implemented
 from accelgen.taxonomy.loading import load_taxonomy
 from accelgen.taxonomy.suites import claims_of
 
@@ -35,7 +35,8 @@ def verify(
     if own and port_of:
         raise typer.BadParameter(f"{subject} is a method of this project: leave out --port-of")
     named = subject if own else port_of
-    method = implemented(load_taxonomy(), named) if named else None
+    method = find_implemented(load_taxonomy(), named) if named else None
+    subject = method.id if own and method else subject
     with waiting(f"proving {subject}"):
         report = proof(subject, method, suite)
     if as_json:

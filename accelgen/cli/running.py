@@ -12,9 +12,9 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.text import Text
 
-from accelgen.cli.catalogue import implemented
+from accelgen.cli.catalogue import MethodId
 from accelgen.cli.output import AsJson, console, waiting, write_json
-from accelgen.taxonomy.calls import BASELINE
+from accelgen.taxonomy.finding import find_runnable
 from accelgen.taxonomy.loading import load_taxonomy, suggestion
 from accelgen.taxonomy.schema import Guarantee, Method, Need
 
@@ -76,7 +76,7 @@ class ZooVocabulary:
 
 def run(
     ctx: typer.Context,
-    id: Annotated[str, typer.Argument(metavar="ID", help=f"The method's id, or {BASELINE} for the baseline.")],
+    id: MethodId,
     prompt: Annotated[str | None, typer.Option(help="Text to continue, or the sentence to translate.")] = None,
     limit: Annotated[int | None, typer.Option(min=0, help=f"How many tokens at most; {LIMIT} by default.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy, and the default.")] = None,
@@ -94,13 +94,14 @@ def run(
 
     Its own options follow the id: --gamma 6. `accelgen show ID` lists them.
     """
-    method = None if id == BASELINE else implemented(load_taxonomy(), id)
+    entry = find_runnable(load_taxonomy(), id)
+    id, method = entry.id, entry if isinstance(entry, Method) else None
     loading = {"target": target, "drafter": drafter, "dtype": dtype, "device": device, "keep-transformers": keep}
     chosen = {name: value for name, value in loading.items() if value}
     if chosen and target is None:
         raise ValueError(f"--{next(iter(chosen))} needs --target: name the checkpoint to run on, a folder or an id")
     with waiting(f"running {id}"):
-        module = importlib.import_module(f"reference_impls.baselines.{BASELINE}" if method is None else method.module)
+        module = importlib.import_module(entry.module)
         given = parse_options(module.generate, ctx.args, id)
         common = {"limit": limit, "temperature": temperature, "seed": seed}
         common = {k: v for k, v in common.items() if v is not None}

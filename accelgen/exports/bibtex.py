@@ -6,7 +6,8 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from accelgen.exports.papers import AUTHORS, PROJECT, SURVEY, TITLE, YEAR, Kind, kind, split
+from accelgen.exports.papers import AUTHORS, NAMES, PROJECT, SURVEY, TITLE, YEAR, Kind, kind, split, venue
+from accelgen.taxonomy.finding import Baseline
 from accelgen.taxonomy.loading import TaxonomyError, suggestion
 from accelgen.taxonomy.schema import Method, Paper, Taxonomy
 
@@ -45,16 +46,26 @@ def method_bibtex(method: Method) -> str:
     return _paper(method.id, method.paper)
 
 
-def page_bibtex(method: Method | None, taxonomy: Taxonomy, url: str | None = None) -> str:
-    """The BibTeX entry of the method's page in this project, or of the whole taxonomy for None; `url` if it has one."""
-    title = f"{method.name}: reference implementation and notes" if method else TITLE
+def page_bibtex(entry: Method | Baseline | None, taxonomy: Taxonomy, url: str | None = None) -> str:
+    """The BibTeX entry of what this project has on a method or baseline, or of the whole taxonomy for None.
+
+    What is not implemented is cited for its notes alone, a baseline for its implementation. `url` is the page's.
+    """
     fields = {
-        "title": _title(title),
+        "title": _title(_page_title(entry)),
         "author": f"{{{AUTHORS}}}",
         "year": str(YEAR),
         "howpublished": _latex(f"Project {PROJECT}, version {taxonomy.version}"),
     }
-    return _entry("misc", f"{PROJECT}-{method.id}" if method else PROJECT, fields | ({"url": url} if url else {}))
+    return _entry("misc", f"{PROJECT}-{entry.id}" if entry else PROJECT, fields | ({"url": url} if url else {}))
+
+
+def _page_title(entry: Method | Baseline | None) -> str:
+    if entry is None:
+        return TITLE
+    if isinstance(entry, Baseline):
+        return f"{entry.name}: reference implementation"
+    return f"{entry.name}: {'reference implementation and notes' if entry.is_implemented else 'notes'}"
 
 
 def _paper(key: str, paper: Paper) -> str:
@@ -65,7 +76,7 @@ def _paper(key: str, paper: Paper) -> str:
     }
     entry_type, place = _TYPES[kind(paper)]
     if place:
-        fields[place] = _latex(paper.venue)
+        fields[place] = _latex(venue(paper))
     if paper.arxiv:
         fields |= {"eprint": paper.arxiv, "archivePrefix": "arXiv"}
     if paper.doi:
@@ -80,9 +91,21 @@ def _entry(entry_type: str, key: str, fields: dict[str, str]) -> str:
 
 
 def _title(title: str) -> str:
-    """Words with capitals inside keep them in braces: bibliography styles turn the others to lower case."""
-    words = re.findall(r"\w+|\W+", title)
-    return "".join(f"{{{_latex(w)}}}" if any(c.isupper() for c in w[1:]) else _latex(w) for w in words)
+    """Names keep their capitals in braces: bibliography styles turn all others to lower case.
+
+    What stands before a colon without a blank is a name (Mask-Predict: ...), and so is a word with capitals inside or
+    with a digit (LLM, V3), and one of `NAMES`.
+    """
+    head, colon, _ = title.partition(": ")
+    name = head if colon and " " not in head and head != head.lower() else ""
+    words = re.findall(r"\w+|\W+", title.removeprefix(name))
+    rest = "".join(f"{{{_latex(word)}}}" if _is_name(word) else _latex(word) for word in words)
+    return f"{{{_latex(name)}}}{rest}" if name else rest
+
+
+def _is_name(word: str) -> bool:
+    has_digit = word[0].isupper() and any(c.isdigit() for c in word)
+    return word in NAMES or has_digit or any(c.isupper() for c in word[1:])
 
 
 def _author(author: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from accelgen.exports.papers import Kind, Name, kind, names, references
+from accelgen.exports.papers import Kind, Name, kind, names, references, venue
 from accelgen.taxonomy.schema import OTHERS, Paper, Taxonomy
 
 _TYPES = {
@@ -34,7 +34,7 @@ def _item(key: str, paper: Paper) -> dict[str, Any]:
     if kind(paper) is Kind.PREPRINT:
         item["publisher"] = "arXiv"
     else:
-        item["container-title"] = paper.venue
+        item["container-title"] = venue(paper)
     if paper.arxiv:
         item |= {"number": f"arXiv:{paper.arxiv}"} if kind(paper) is Kind.PREPRINT else {"archive": "arXiv"}
         item["archive_location"] = paper.arxiv

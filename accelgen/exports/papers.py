@@ -12,6 +12,7 @@ PROJECT = "accelerated-generation"
 TITLE = "A taxonomy of accelerated generation"
 AUTHORS = "The accelerated-generation authors"
 YEAR = 2026  # of this release, as in LICENSE and CITATION.cff
+NAMES = {"Jacobi", "Levenshtein", "Markov", "Medusa"}  # of people and methods in titles, which nothing else shows
 SURVEY = f"{PROJECT}-survey"  # the key of the survey; a method's key is its id
 
 _JOURNAL = re.compile(r"\b(Applications|Journal|JMLR|TACL|TMLR|Transactions)\b")
@@ -56,6 +57,11 @@ def kind(paper: Paper) -> Kind:
     if _WEB.search(paper.venue):
         return Kind.WEB
     return Kind.JOURNAL if _JOURNAL.search(paper.venue) else Kind.PROCEEDINGS
+
+
+def venue(paper: Paper) -> str:
+    """The venue without the year of the paper at its end, which has a field of its own in every format."""
+    return paper.venue.removesuffix(str(paper.year)).rstrip() or paper.venue
 
 
 def names(paper: Paper) -> list[Name]:

@@ -15,9 +15,11 @@ from typer.testing import CliRunner, Result
 
 from accelgen.cli import app
 from accelgen.cli import documents as site
+from accelgen.cli.catalogue import method_ids
 from accelgen.cli.running import parse_options
 from accelgen.cli.tokens import has_colour, legend, render
 from accelgen.project.places import ROOT
+from accelgen.taxonomy.finding import Baseline, baselines
 from accelgen.taxonomy.loading import load_taxonomy
 from reference_impls import zoo
 from reference_impls.core.generation import Generation, Step
@@ -90,7 +92,7 @@ def test_list_filters_and_speaks_json() -> None:
 
 
 def test_an_unknown_category_suggests_the_nearest() -> None:
-    assert "did you mean 'early-exiting'?" in refusal("list", "--category", "early-exit")
+    assert "did you mean 'early-exiting'?" in refusal("list", "--category", "erly-exiting")
 
 
 @pytest.mark.parametrize(
@@ -116,6 +118,34 @@ def test_show_prints_the_call_and_json_is_the_entry() -> None:
     assert entry == load_taxonomy().method(LEVIATHAN).model_dump(mode="json")
 
 
+def test_an_id_is_found_as_people_type_it() -> None:
+    method = next(method for method in load_taxonomy().methods if method.is_implemented)
+    for command in ("show", "cite", "copy"):
+        assert accelgen(command, method.name.upper()).stdout == accelgen(command, method.id).stdout
+
+
+@pytest.mark.parametrize("baseline", baselines(), ids=lambda baseline: baseline.id)
+def test_a_baseline_is_shown_cited_and_copied(baseline: Baseline) -> None:
+    shown = accelgen("show", baseline.id).stdout
+    assert shown.startswith(f"{baseline.name}\nid ")
+    assert "generate(" in shown
+    assert "\nIdea\n" in shown
+    assert json.loads(accelgen("show", baseline.id, "--json").stdout)["module"] == baseline.module
+    cited = accelgen("cite", baseline.id).stdout
+    assert f"{{accelerated-generation-{baseline.id}," in cited
+    assert accelgen("cite", baseline.id, "--page").stdout == cited
+    assert "def generate(" in accelgen("copy", baseline.id).stdout
+
+
+def test_completion_offers_ids() -> None:
+    taxonomy = load_taxonomy()
+    assert set(method_ids("")) == {m.id for m in taxonomy.methods} | {baseline.id for baseline in baselines()}
+    first = taxonomy.methods[0].id
+    assert first in method_ids(first[:3])
+    assert all(id.startswith(first[:3]) for id in method_ids(first[:3]))
+    assert "--install-completion" in accelgen("--help").stdout
+
+
 def test_cite_gives_the_paper_or_the_page() -> None:
     paper, page = accelgen("cite", "calm").stdout, accelgen("cite", "calm", "--page").stdout
     assert "{calm," in paper
@@ -137,6 +167,8 @@ def test_copy_writes_what_it_prints(tmp_path: Path) -> None:
 def test_copy_refuses_a_directory_and_a_missing_one(tmp_path: Path) -> None:
     assert "is a directory; name a file in it" in refusal("copy", LEVIATHAN, "-o", str(tmp_path))
     assert "does not exist" in refusal("copy", LEVIATHAN, "-o", str(tmp_path / "no" / "method.py"))
+    assert "is a directory; name a file in it\n" in refusal("export", "json", "-o", str(tmp_path))
+    assert "does not exist; create it first" in refusal("bench", "-o", str(tmp_path / "no" / "bench.json"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -159,12 +191,14 @@ def test_exports_are_what_they_say(tmp_path: Path) -> None:
     assert "@graph" in json.loads(accelgen("export", "jsonld").stdout)
     assert accelgen("export", "llms").stdout.startswith("# Accelerated Generation\n")
     assert "no export is called 'bibtx'; did you mean 'bibtex'?" in refusal("export", "bibtx")
+    assert accelgen("export", "BIBTEX").stdout == accelgen("export", "bibtex").stdout
     accelgen("export", "bibtex", "-o", str(tmp_path / "all.bib"))
     assert f"{{{LEVIATHAN}," in (tmp_path / "all.bib").read_text(encoding="utf-8")
 
 
 def test_the_version_is_that_of_the_package() -> None:
-    assert accelgen("--version").stdout.strip() == importlib.metadata.version("accelerated-generation")
+    for option in ("--version", "-V"):
+        assert accelgen(option).stdout.strip() == importlib.metadata.version("accelerated-generation")
 
 
 def test_light_commands_do_not_import_torch() -> None:

@@ -1,5 +1,6 @@
 """What leaves the project: schema, JSON, BibTeX and the citation file."""
 
+import json
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from bibtexparser.middlewares import LatexDecodingMiddleware
 
 from accelgen import exports
 from accelgen.project.places import ROOT
+from accelgen.taxonomy.finding import baselines
 from accelgen.taxonomy.loading import TaxonomyError, load_taxonomy
 from accelgen.taxonomy.schema import Method, Paper, Taxonomy
 
@@ -90,7 +92,9 @@ def test_every_method_and_the_survey_have_a_complete_entry(taxonomy: Taxonomy) -
         assert fields.get("doi") == source.doi
         assert (fields.get("eprint"), fields.get("archivePrefix")) == (source.arxiv, source.arxiv and "arXiv")
         if place:
-            assert plain(fields[place.pop()]) == plain(source.venue)
+            venue = plain(fields[place.pop()])
+            assert venue == plain(source.venue).removesuffix(f" {source.year}")
+            assert str(source.year) not in venue.split()
 
 
 def upright(name: str) -> str:
@@ -145,6 +149,43 @@ def test_specials_are_escaped_and_capitals_protected() -> None:
     assert entry["title"] == title.replace("^", "ˆ")  # the decoder's own circumflex
 
 
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        ("Mask-Predict: Parallel Decoding", "{Mask-Predict}: Parallel Decoding"),
+        ("Hydra: Heads for Medusa Decoding", "{Hydra}: Heads for {Medusa} Decoding"),
+        (
+            "Skipping with Markov Policies and Jacobi Iteration",
+            "Skipping with {Markov} Policies and {Jacobi} Iteration",
+        ),
+        ("DeepSeek-V3 and Seq2seq", "{DeepSeek}-{V3} and {Seq2seq}"),
+        ("Speculative Decoding: Guess First", "Speculative Decoding: Guess First"),
+        ("SpecDec++: Lengths", "{SpecDec++}: Lengths"),
+    ],
+)
+def test_names_keep_their_capitals(title: str, expected: str) -> None:
+    text = exports.method_bibtex(method(title=title))
+    assert f"= {{{expected}}}," in text
+    assert parsed(text).entries[0]["title"] == title
+
+
+def test_the_name_of_a_method_is_a_name_in_every_title(taxonomy: Taxonomy) -> None:
+    names = {m.name for m in taxonomy.methods if m.name[:1].isupper() and m.name.isalpha()}
+    for entry in bibtexparser.parse_string(exports.to_bibtex(taxonomy)).entries:
+        unprotected = set(re.findall(r"[A-Za-z]+", re.sub(r"\{[^{}]*\}", "", entry["title"])[1:]))
+        assert not unprotected & names, entry.key
+
+
+def test_the_year_stands_once(taxonomy: Taxonomy) -> None:
+    (entry,) = parsed(exports.method_bibtex(method(venue="COLM 2020"))).entries
+    assert (entry["booktitle"], entry["year"]) == ("COLM", "2020")
+    (kept,) = parsed(exports.method_bibtex(method(venue="Expert Systems with Applications 279 (2019)"))).entries
+    assert kept["journal"] == "Expert Systems with Applications 279 (2019)"
+    venues = {item["id"]: item.get("container-title", "") for item in json.loads(exports.to_csl(taxonomy))}
+    years = {m.id: str(m.paper.year) for m in taxonomy.methods}
+    assert not [id for id, year in years.items() if year in venues[id].split()]
+
+
 def test_a_group_is_one_author() -> None:
     assert "{{Research and Development, Ltd} and A. B}" in exports.method_bibtex(
         method(authors=["Research and Development, Ltd", "A. B"])
@@ -187,6 +228,21 @@ def test_page_entry_cites_this_project_and_its_version(taxonomy: Taxonomy) -> No
     assert entry["url"] == "https://example.org/x_y/"
     (whole,) = parsed(exports.page_bibtex(None, taxonomy)).entries
     assert whole.key == "accelerated-generation"
+
+
+def test_a_page_entry_names_an_implementation_only_where_there_is_one(taxonomy: Taxonomy) -> None:
+    planned = method()
+    proved = Method.model_validate(method().model_dump() | {"implementation": {"status": "proved"}})
+    assert parsed(exports.page_bibtex(planned, taxonomy)).entries[0]["title"] == "Some Method: notes"
+    title = parsed(exports.page_bibtex(proved, taxonomy)).entries[0]["title"]
+    assert title == "Some Method: reference implementation and notes"
+
+
+def test_a_baseline_is_cited_by_its_implementation(taxonomy: Taxonomy) -> None:
+    (first, *_) = baselines()
+    (entry,) = parsed(exports.page_bibtex(first, taxonomy)).entries
+    assert entry.key == f"accelerated-generation-{first.id}"
+    assert entry["title"] == f"{first.name}: reference implementation"
 
 
 def test_citation_file_is_valid() -> None:
