@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import functools
 import graphlib
@@ -17,7 +18,11 @@ from pydantic import BaseModel, ValidationError
 from accelgen.project.places import TAXONOMY
 from accelgen.taxonomy.schema import Taxonomy
 
+LISTED = 24  # known names that a sentence counts up, where none is near
 Place = tuple[str | int, ...]  # where a value stands: ("methods", 3, "paper", "year")
+_NUMBERS = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
+_PLAIN_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")  # to YAML 1.1, 33:43 is 2023, and 03747, and 2_023
+_FIELD = re.compile(r"\s*(- )?[a-z_]+:(\s|$)")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -50,9 +55,10 @@ def load_taxonomy(path: Path | None = None) -> Taxonomy:
     except ValidationError as error:
         found = [(error["loc"], _explain(error)) for error in error.errors(include_url=False)]
         raise _report(path.name, document.data, [_problem(document, *one) for one in found]) from None
-    contradictions = [_problem(document, *one) for one in _contradictions(taxonomy)]
-    if contradictions:
-        raise _report(path.name, document.data, contradictions)
+    for contradictions in (_double_ids, _contradictions):  # an id that stands twice makes others seem to be missing
+        problems = [_problem(document, *one) for one in contradictions(taxonomy)]
+        if problems:
+            raise _report(path.name, document.data, problems)
     return taxonomy
 
 
@@ -78,7 +84,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     if near:
         return f"; did you mean {' or '.join(map(repr, near))}?"
-    return f"; there is {', '.join(map(repr, known))}" if 0 < len(known) <= 8 else ""
+    return f"; there is {', '.join(map(repr, known))}" if 0 < len(known) <= LISTED else ""
 
 
 def _read(path: Path) -> str:
@@ -104,6 +110,8 @@ def _document(text: str, name: str) -> _Document:
         reader = _Reader(loader)
         data = reader.read(root, ())
     except yaml.MarkedYAMLError as error:
+        if (opened := _unclosed(text)) is not None:
+            raise TaxonomyError(f"{name}, line {opened}: has a quote that is not closed") from None
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         reason = ": ".join(filter(None, (error.context, error.problem)))
         raise TaxonomyError(f"{name}, line {line}: is not valid YAML ({reason})") from None
@@ -116,6 +124,26 @@ def _document(text: str, name: str) -> _Document:
     if reader.problems:
         raise _report(name, data, reader.problems)
     return _Document(data, reader.lines)
+
+
+def _unclosed(text: str) -> int | None:
+    """The line of the first quoted text that goes on over what looks like other fields: its end is missing."""
+    lines = text.split("\n")
+    for start, end in _quoted(text):
+        if end is None or any(_FIELD.match(line) for line in lines[start + 1 : end + 1]):
+            return start + 1
+    return None
+
+
+def _quoted(text: str) -> Iterator[tuple[int, int | None]]:
+    """First and last line of every quoted text, from 0; no last line where one never ends."""
+    try:
+        for token in yaml.scan(text, Loader=_Loader):
+            if isinstance(token, yaml.ScalarToken) and token.style in {"'", '"'}:
+                yield token.start_mark.line, token.end_mark.line
+    except yaml.MarkedYAMLError as error:
+        if error.context_mark and "quoted" in (error.context or ""):
+            yield error.context_mark.line, None
 
 
 class _Reader:
@@ -137,18 +165,21 @@ class _Reader:
             return None
         self._seen.add(id(node))
         if node.tag not in {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}:
-            self.problems.append(_Problem(line, place, f"has the YAML tag {node.tag!r}; tags are not allowed"))
+            self.problems.append(_Problem(line, place, f"has the YAML tag {_shown(node.tag)}; tags are not allowed"))
         if isinstance(node, yaml.SequenceNode):
             return [self.read(item, (*place, i)) for i, item in enumerate(node.value)]
         return self._mapping(node, place)
 
     def _scalar(self, node: yaml.ScalarNode, place: Place) -> Any:
+        message = "is no value that YAML can read, found {}; put it in quotes if it is text"
         try:
-            return self._loader.construct_object(node)
+            if node.tag not in _NUMBERS or _PLAIN_NUMBER.fullmatch(node.value):
+                return self._loader.construct_object(node)
+            message = "is a number in a spelling of YAML alone, found {}; write plain digits, or quotes if it is text"
         except (yaml.YAMLError, ValueError):
-            message = f"is no value that YAML can read, found {node.value!r}; put it in quotes if it is text"
-            self.problems.append(_Problem(node.start_mark.line + 1, place, message))
-            return None
+            pass
+        self.problems.append(_Problem(node.start_mark.line + 1, place, message.format(_shown(node.value))))
+        return None
 
     def _mapping(self, node: yaml.Node, place: Place) -> dict[str, Any]:
         data: dict[str, Any] = {}
@@ -192,7 +223,7 @@ def _name(place: Place, data: Any) -> str:
         if isinstance(key, int):
             name += f"[{data['id'] if isinstance(data, dict) and 'id' in data else key}]"
         elif key != "[key]":  # pydantic's own mark
-            name += f".{key}"
+            name += f".{_short(key)}"
     return name.removeprefix(".")
 
 
@@ -214,7 +245,12 @@ def _explain(error: Any) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
-    text = "nothing" if value is None else repr(value)
+    if isinstance(value, datetime.date):  # YAML's own idea of 2024-01-01
+        return str(value)
+    return "nothing" if value is None else _short(repr(value))
+
+
+def _short(text: str) -> str:
     return text if len(text) <= 80 else text[:77] + "…" + text[-1]
 
 
@@ -229,28 +265,35 @@ def _fields(place: Place) -> list[str]:
     return list(model.model_fields)
 
 
+def _double_ids(taxonomy: Taxonomy) -> Iterator[tuple[Place, str]]:
+    """Every id stands once among its like."""
+    yield from _repeated(("categories",), [category.id for category in taxonomy.categories])
+    yield from _repeated(("methods",), [method.id for method in taxonomy.methods])
+    yield from _repeated(("glossary",), [term.id for term in taxonomy.glossary])
+    for i, category in enumerate(taxonomy.categories):
+        yield from _repeated(("categories", i, "subcategories"), [branch.id for branch in category.subcategories])
+
+
 def _contradictions(taxonomy: Taxonomy) -> Iterator[tuple[Place, str]]:
     """What every field allows by itself, and the fields together do not."""
     yield from _history(taxonomy)
-    yield from _repeated(("categories",), [category.id for category in taxonomy.categories])
-    yield from _repeated(("methods",), [method.id for method in taxonomy.methods])
-    branches: dict[str, list[str]] = {}
-    for i, category in enumerate(taxonomy.categories):
-        branches[category.id] = [branch.id for branch in category.subcategories]
-        yield from _repeated(("categories", i, "subcategories"), branches[category.id])
+    branches = {category.id: [branch.id for branch in category.subcategories] for category in taxonomy.categories}
     lineage = {method.id: method.builds_on for method in taxonomy.methods}
     for i, method in enumerate(taxonomy.methods):
         at = ("methods", i)
         if method.id in branches:
-            yield (*at, "id"), f"{method.id!r} is the id of a category; give the method another one"
+            yield (*at, "id"), f"{_shown(method.id)} is the id of a category; give the method another one"
         if method.category not in branches:
-            yield (*at, "category"), f"no category is called {method.category!r}{suggestion(method.category, branches)}"
+            yield (
+                (*at, "category"),
+                f"no category is called {_shown(method.category)}{suggestion(method.category, branches)}",
+            )
         elif method.subcategory not in branches[method.category]:
             hint = suggestion(method.subcategory, branches[method.category])
-            yield (*at, "subcategory"), f"{method.category} has no subcategory {method.subcategory!r}{hint}"
+            yield (*at, "subcategory"), f"{method.category} has no subcategory {_shown(method.subcategory)}{hint}"
         for j, parent in enumerate(method.builds_on):
             if parent not in lineage:
-                yield (*at, "builds_on", j), f"no method is called {parent!r}{suggestion(parent, lineage)}"
+                yield (*at, "builds_on", j), f"no method is called {_shown(parent)}{suggestion(parent, lineage)}"
         workloads = [fit.workload for fit in method.fits]
         for j, workload in enumerate(workloads):
             if workload in workloads[:j]:
@@ -274,8 +317,7 @@ def _numbers(version: str) -> list[int]:
 
 
 def _glossary(taxonomy: Taxonomy, methods: Iterable[str]) -> Iterator[tuple[Place, str]]:
-    """A term stands once, a spelling has one tooltip, and the methods exist."""
-    yield from _repeated(("glossary",), [term.id for term in taxonomy.glossary])
+    """A spelling has one tooltip, and the methods exist."""
     taken: dict[str, str] = {}
     for i, term in enumerate(taxonomy.glossary):
         at = ("glossary", i)
@@ -283,16 +325,16 @@ def _glossary(taxonomy: Taxonomy, methods: Iterable[str]) -> Iterator[tuple[Plac
             yield at, "has a tip and no forms to carry it" if term.tip else "has forms and no tip for them"
         for j, form in enumerate(term.forms):
             if (owner := taken.setdefault(form, term.id)) != term.id:
-                yield (*at, "forms", j), f"{form!r} carries the tooltip of {owner!r} already"
+                yield (*at, "forms", j), f"{_shown(form)} carries the tooltip of {owner!r} already"
         for j, name in enumerate(term.methods):
             if name not in methods:
-                yield (*at, "methods", j), f"no method is called {name!r}{suggestion(name, methods)}"
+                yield (*at, "methods", j), f"no method is called {_shown(name)}{suggestion(name, methods)}"
 
 
 def _repeated(at: Place, ids: list[str]) -> Iterator[tuple[Place, str]]:
     for i, name in enumerate(ids):
         if name in ids[:i]:
-            yield (*at, i, "id"), f"{name!r} is the id of an earlier one; every id stands once"
+            yield (*at, i, "id"), f"{_shown(name)} is the id of an earlier one; every id stands once"
 
 
 def _circle(lineage: dict[str, list[str]]) -> Iterator[tuple[Place, str]]:

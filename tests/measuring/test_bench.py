@@ -176,7 +176,11 @@ def test_no_model_of_an_example_stays_behind(method: Any) -> None:
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
-    [("cuda", "'cuda' cannot be used here"), ("meta", "'meta' cannot be used"), ("abacus", "'abacus' cannot be used")],
+    [
+        ("cuda", "'cuda' cannot be used here"),
+        ("meta", "'meta' cannot be used"),
+        ("abacus", "no device is called 'abacus'; use cpu"),
+    ],
 )
 def test_a_device_that_is_not_there_is_refused(name: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(*_: Any, **__: Any) -> Any:

@@ -88,6 +88,35 @@ IN_METHOD = {
     "list for a mapping": (dict(paper="[a]"), "27, methods[calm].paper: should be a mapping, found a list"),
     "text for a list": (dict(needs="exits"), "31, methods[calm].needs: should be a valid list, found 'exits'"),
     "empty list": (dict(needs="[]"), "31, methods[calm].needs: should have at least one item, found an empty list"),
+    "a number of base 60": (
+        dict(paper=PAPER % "33:43"),
+        (
+            "27, methods[calm].paper.year: is a number in a spelling of YAML alone, found '33:43'; "
+            "write plain digits, or quotes if it is text"
+        ),
+    ),
+    "a number of base 16": (
+        dict(paper=PAPER % ("0x" + "f" * 6000)),
+        (
+            f"27, methods[calm].paper.year: is a number in a spelling of YAML alone, found '0x{'f' * 74}…'; "
+            "write plain digits, or quotes if it is text"
+        ),
+    ),
+    "a number without end": (
+        dict(paper=PAPER % ("9" * 6000)),
+        (
+            f"27, methods[calm].paper.year: is no value that YAML can read, found '{'9' * 76}…'; "
+            "put it in quotes if it is text"
+        ),
+    ),
+    "a name without end": (
+        dict(builds_on=f"[{'a' * 6000}]"),
+        f"34, methods[calm].builds_on[0]: no method is called '{'a' * 76}…'; there is 'calm'",
+    ),
+    "text is a date": (
+        dict(name="2024-01-31"),
+        "23, methods[calm].name: should be a valid string, found 2024-01-31; put it in quotes",
+    ),
     "bad choice": (
         dict(implementation="{status: done}"),
         "32, methods[calm].implementation.status: should be 'planned' or 'proved', found 'done'",
@@ -162,6 +191,34 @@ def test_mistakes_between_methods(tmp_path: Path) -> None:
         tmp_path, SMALL + row("a") + row("b", builds_on="[c]") + row("c", builds_on="[d]") + row("d", builds_on="[b]")
     )
     assert circle == "taxonomy.yaml, line 46, methods[b].builds_on: goes round in a circle: b -> c -> d -> b"
+
+
+def test_an_id_that_stands_twice_is_told_before_what_misses_the_other(tmp_path: Path) -> None:
+    """Who writes one id over another's leaves references without aim, even earlier in the file."""
+    glossary = "glossary:\n- {id: t, term: T, definition: D, methods: [other]}\n"
+    text = SMALL.replace("methods:\n", f"{glossary}methods:\n") + row() + row("calm", builds_on="[other]")
+    assert "methods[calm].id: 'calm' is the id of an earlier one; every id stands once" in message(tmp_path, text)
+    branches = SMALL.replace("id: schedule", "id: confidence")
+    expected = "20, categories[early-exiting].subcategories[confidence].id: 'confidence' is the id of an earlier one"
+    assert expected in message(tmp_path, branches + row(subcategory="schedule"))
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_an_unclosed_quote_is_told_where_it_opens(quote: str, tmp_path: Path) -> None:
+    opened = f"{quote}An open end"
+    for text in (
+        SMALL.replace("name: Early exiting", f"name: {opened}") + row(trained=f"{quote}x{quote}"),
+        SMALL + row(name=opened) + row("other", name=f"{quote}x{quote}"),
+        SMALL + row() + row("last", call=opened),
+        SMALL + row(principle=f"{quote}Over two\n    lines{quote}", name=opened),
+    ):
+        line = text[: text.index(opened)].count("\n") + 1
+        assert message(tmp_path, text) == f"taxonomy.yaml, line {line}: has a quote that is not closed"
+
+
+def test_a_quoted_text_of_several_lines_is_not_accused(tmp_path: Path) -> None:
+    text = SMALL + row(name="'Over two\n    lines'") + "  trained: [a\n"
+    assert "quote" not in message(tmp_path, text)
 
 
 def test_several_mistakes_give_the_first_and_a_count(tmp_path: Path) -> None:
