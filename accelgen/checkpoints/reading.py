@@ -153,7 +153,7 @@ def library() -> Any:
     try:
         import transformers
     except ImportError:
-        raise ValueError("real checkpoints need transformers: pip install 'accelerated-generation[hf]'") from None
+        raise ValueError("real checkpoints need the package transformers: pip install transformers") from None
     return transformers
 
 

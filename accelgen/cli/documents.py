@@ -68,10 +68,13 @@ def _mkdocs(command: str, *arguments: str) -> None:
     if not importlib.util.find_spec("mkdocs"):
         raise ValueError("MkDocs is not installed: install the project with its extra `docs`")
     if CHECKOUT:
+        _check_writable(ROOT / "docs")
+        _check_writable(ROOT / "site")
         _run(["mkdocs", command, *arguments], ROOT)
         return
     from accelgen.site.publish import stage
 
+    _check_writable(Path.cwd())
     with tempfile.TemporaryDirectory() as folder:
         stage(Path(folder) / "texts")
         place = ["--site-dir", str(Path.cwd() / "site")] if command == "build" else []
@@ -84,8 +87,19 @@ def _zensical(folder: Path) -> None:
 
     if not importlib.util.find_spec("zensical"):
         raise ValueError("Zensical is not installed: pip install zensical")
+    _check_writable(folder.parent.parent)
     stage(folder)
     _run(["zensical", "build", "--strict"], folder)
+
+
+def _check_writable(folder: Path) -> None:
+    """Raise ValueError where nothing can be written in the folder, or where it cannot be made."""
+    try:
+        with tempfile.TemporaryFile(dir=folder if folder.is_dir() else folder.parent):
+            pass
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ValueError(f"the site cannot be built: {folder} ({reason}); use a copy that can be written") from None
 
 
 def _run(module: list[str], folder: Path) -> None:

@@ -201,8 +201,7 @@ def load(model: LanguageModel) -> Any:
         from transformers import AutoModelForCausalLM
     except ImportError:
         raise ValueError(
-            "transformers is not installed, beside which `accelgen bench --peers` measures:"
-            " pip install 'accelerated-generation[hf]'"
+            "transformers is not installed, beside which `accelgen bench --peers` measures: pip install transformers"
         ) from None
     with tempfile.TemporaryDirectory() as folder, silent():
         write_checkpoint(Path(folder) / "model", model)

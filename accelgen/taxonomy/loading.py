@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import difflib
 import functools
 import graphlib
@@ -245,7 +245,7 @@ def _explain(error: Any) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
-    if isinstance(value, datetime.date):  # YAML's own idea of 2024-01-01
+    if isinstance(value, dt.date):  # YAML's own idea of 2024-01-01
         return str(value)
     return "nothing" if value is None else _short(repr(value))
 

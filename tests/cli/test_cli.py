@@ -1,5 +1,6 @@
 """`accelgen`: what it prints, what it writes, and that every wrong input is one sentence and exit code 2."""
 
+import errno
 import importlib.metadata
 import json
 import subprocess
@@ -330,8 +331,6 @@ def test_colours_need_a_terminal_and_consent() -> None:
 
 def test_a_sound_site_passes_and_a_dead_link_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site, "ROOT", tmp_path)
-    assert "there is no mkdocs.yml" in refusal("docs", "build")
-    assert "there is no mkdocs.yml" in refusal("docs", "build", "--with", "zensical")
     assert "build the site first" in refusal("docs", "check")
     page = tmp_path / "site" / "index.html"
     page.parent.mkdir()
@@ -341,6 +340,21 @@ def test_a_sound_site_passes_and_a_dead_link_fails(tmp_path: Path, monkeypatch: 
     result = accelgen("docs", "check", code=1)
     assert "gone.html" in result.stderr
     assert "1 problem" in result.stderr
+
+
+@pytest.mark.parametrize("words", [["build"], ["build", "--with", "zensical"], ["serve"]])
+def test_a_checkout_that_cannot_be_written_is_one_sentence(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(dir: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(dir))
+
+    monkeypatch.setattr(site, "ROOT", tmp_path)
+    monkeypatch.setattr(site.tempfile, "TemporaryFile", refuse)
+    told = refusal("docs", *words)
+    assert "the site cannot be built: " in told
+    assert "(read-only file system); use a copy that can be written" in told
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_exit_code_of_a_failed_build_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -448,7 +448,7 @@ def test_without_transformers_one_sentence_says_what_to_do(tmp_path, monkeypatch
     result = accelgen("-o", tmp_path / "peers.json")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "transformers is not installed" in result.stderr
-    assert "pip install 'accelerated-generation[hf]'" in result.stderr
+    assert "measures: pip install transformers" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
