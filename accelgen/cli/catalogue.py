@@ -14,7 +14,8 @@ from accelgen.cli.output import AsJson, OutFile, check_output, console, print_wr
 from accelgen.project.places import ROOT, TAXONOMY
 from accelgen.site import docstring
 from accelgen.site.results import read_results, site_address
-from accelgen.taxonomy.finding import Baseline, baselines, find_entry, find_runnable, resolve
+from accelgen.taxonomy.calls import BASELINES, Baseline
+from accelgen.taxonomy.finding import find_entry, find_runnable, resolve
 from accelgen.taxonomy.loading import TaxonomyError, load_taxonomy
 from accelgen.taxonomy.schema import Method
 
@@ -25,7 +26,7 @@ FORMATS = [*exports.EXPORTS, LLMS]
 
 def method_ids(incomplete: str) -> list[str]:
     """What completion in a shell offers for the beginning of an id: methods and baselines."""
-    known = [method.id for method in load_taxonomy().methods] + [baseline.id for baseline in baselines()]
+    known = [method.id for method in load_taxonomy().methods] + list(BASELINES)
     return [id for id in known if id.startswith(incomplete)]
 
 
@@ -163,12 +164,18 @@ def _paper_facts(method: Method) -> dict[str, str]:
 
 
 def _baseline_data(baseline: Baseline) -> dict[str, Any]:
-    return {"id": baseline.id, "name": baseline.name, "module": baseline.module, "text": baseline.text}
+    return {"id": baseline.id, "name": baseline.name, "call": baseline.call, "module": baseline.module} | {
+        "sections": docstring.parse(_source(baseline)).sections
+    }
+
+
+def _source(entry: Method | Baseline) -> str:
+    return (ROOT / source_file(entry)).read_text(encoding="utf-8")
 
 
 def _signature(entry: Method | Baseline) -> str:
     """How `generate` is called, read from the source so that torch need not be imported."""
-    tree = ast.parse((ROOT / source_file(entry)).read_text(encoding="utf-8"))
+    tree = ast.parse(_source(entry))
     found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "generate"]
     return f"generate({ast.unparse(found[0].args)})" if found else ""
 
@@ -178,8 +185,9 @@ def _sections(entry: Method | Baseline) -> list[tuple[str, list[str]]]:
 
 
 def _baseline_sections(baseline: Baseline) -> list[tuple[str, list[str]]]:
-    source = (ROOT / source_file(baseline)).read_text(encoding="utf-8")
-    return [(title, [text]) for title, text in docstring.parse(source).sections.items() if title != "Example"]
+    return [
+        (title, [text]) for title, text in docstring.parse(_source(baseline)).sections.items() if title != "Example"
+    ]
 
 
 def _entry_sections(method: Method) -> list[tuple[str, list[str]]]:

@@ -12,8 +12,8 @@ import typer
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from accelgen.cli.output import AsJson, check_output, console, progress, write_json
-from accelgen.project.files import read_json, write_whole
+from accelgen.cli.output import AsJson, check_output, console, progress, write, write_json
+from accelgen.project.files import read_json
 from accelgen.project.places import RESULTS
 from accelgen.site.predictions import problems
 from accelgen.taxonomy.calls import BASELINE
@@ -108,13 +108,11 @@ def bench(
         report = make(plan, lambda total: bar.update(task, total=total))
     output = output or (RESULTS / name if name else None)
     if output:
-        write_whole(output, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        write(json.dumps(report, indent=1, ensure_ascii=False) + "\n", output, is_json=True)
     if as_json:
         write_json(report)
     else:
         _print(report)
-    if output and not as_json:
-        typer.echo(f"wrote {output}", err=True)
     broken = [f"{row['id']} ({row['setting']})" for row in report["rows"] if row.get("as_promised") is False]
     if broken:
         typer.echo(f"accelgen: not the promised output: {', '.join(broken)}", err=True)

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from accelgen.exports.papers import AUTHORS, NAMES, PROJECT, SURVEY, TITLE, YEAR, Kind, kind, split, venue
-from accelgen.taxonomy.finding import Baseline
+from accelgen.taxonomy.calls import Baseline
 from accelgen.taxonomy.loading import TaxonomyError, suggestion
 from accelgen.taxonomy.schema import Method, Paper, Taxonomy
 

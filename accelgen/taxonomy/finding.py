@@ -5,47 +5,17 @@ The one place that turns what somebody types into an entry; the commands, and wh
 
 from __future__ import annotations
 
-import ast
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from accelgen.project.places import REFERENCE
+from accelgen.taxonomy.calls import BASELINES, Baseline
 from accelgen.taxonomy.loading import suggestion
 from accelgen.taxonomy.schema import Category, ImplementationStatus, Method, Subcategory, Taxonomy
 
 SHOWN = 8  # candidates that a sentence names
 ALL = "`accelgen list` shows all"
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """What methods are measured against: it is run, copied and shown like a method, and no paper introduced it."""
-
-    id: str
-
-    @property
-    def module(self) -> str:
-        """Name of the module that implements it."""
-        return f"reference_impls.baselines.{self.id.replace('-', '_')}"
-
-    @property
-    def text(self) -> str:
-        """The docstring of its file; read without importing it, which would import torch."""
-        path = REFERENCE / "baselines" / f"{self.id.replace('-', '_')}.py"
-        return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-
-    @property
-    def name(self) -> str:
-        """As people call it."""
-        return self.text.partition(":")[0]
-
-
-def baselines() -> list[Baseline]:
-    """All baselines, found by their files."""
-    files = sorted((REFERENCE / "baselines").glob("[!_]*.py"))
-    return [Baseline(file.stem.replace("_", "-")) for file in files]
 
 
 def find(taxonomy: Taxonomy, name: str) -> Method:
@@ -55,10 +25,9 @@ def find(taxonomy: Taxonomy, name: str) -> Method:
 
 def find_entry(taxonomy: Taxonomy, name: str) -> Method | Baseline:
     """The method or the baseline that `name` means. Raises ValueError as `find` does."""
-    plain = {baseline.id: baseline for baseline in baselines()}
-    names = _names(taxonomy) | {id: (baseline.name,) for id, baseline in plain.items()}
+    names = _names(taxonomy) | {baseline.id: (baseline.name,) for baseline in BASELINES.values()}
     id = resolve(name, names, "method", more=ALL)
-    return plain.get(id) or taxonomy.method(id)
+    return BASELINES.get(id) or taxonomy.method(id)
 
 
 def find_implemented(taxonomy: Taxonomy, name: str) -> Method:

@@ -20,7 +20,7 @@ from accelgen.cli.catalogue import method_ids
 from accelgen.cli.running import parse_options
 from accelgen.cli.tokens import has_colour, legend, render
 from accelgen.project.places import ROOT
-from accelgen.taxonomy.finding import Baseline, baselines
+from accelgen.taxonomy.calls import BASELINES, Baseline
 from accelgen.taxonomy.loading import load_taxonomy
 from reference_impls import zoo
 from reference_impls.core.generation import Generation, Step
@@ -125,7 +125,7 @@ def test_an_id_is_found_as_people_type_it() -> None:
         assert accelgen(command, method.name.upper()).stdout == accelgen(command, method.id).stdout
 
 
-@pytest.mark.parametrize("baseline", baselines(), ids=lambda baseline: baseline.id)
+@pytest.mark.parametrize("baseline", BASELINES.values(), ids=lambda baseline: baseline.id)
 def test_a_baseline_is_shown_cited_and_copied(baseline: Baseline) -> None:
     shown = accelgen("show", baseline.id).stdout
     assert shown.startswith(f"{baseline.name}\nid ")
@@ -140,7 +140,7 @@ def test_a_baseline_is_shown_cited_and_copied(baseline: Baseline) -> None:
 
 def test_completion_offers_ids() -> None:
     taxonomy = load_taxonomy()
-    assert set(method_ids("")) == {m.id for m in taxonomy.methods} | {baseline.id for baseline in baselines()}
+    assert set(method_ids("")) == {m.id for m in taxonomy.methods} | set(BASELINES)
     first = taxonomy.methods[0].id
     assert first in method_ids(first[:3])
     assert all(id.startswith(first[:3]) for id in method_ids(first[:3]))

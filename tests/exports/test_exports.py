@@ -15,7 +15,7 @@ from bibtexparser.middlewares import LatexDecodingMiddleware
 
 from accelgen import exports
 from accelgen.project.places import ROOT
-from accelgen.taxonomy.finding import baselines
+from accelgen.taxonomy.calls import BASELINES
 from accelgen.taxonomy.loading import TaxonomyError, load_taxonomy
 from accelgen.taxonomy.schema import Method, Paper, Taxonomy
 
@@ -239,7 +239,7 @@ def test_a_page_entry_names_an_implementation_only_where_there_is_one(taxonomy: 
 
 
 def test_a_baseline_is_cited_by_its_implementation(taxonomy: Taxonomy) -> None:
-    (first, *_) = baselines()
+    first, *_ = BASELINES.values()
     (entry,) = parsed(exports.page_bibtex(first, taxonomy)).entries
     assert entry.key == f"accelerated-generation-{first.id}"
     assert entry["title"] == f"{first.name}: reference implementation"
