@@ -10,6 +10,7 @@ from rich.text import Text
 
 from accelgen.cli.output import AsJson, console, progress, write_json
 from accelgen.project.places import ROOT
+from accelgen.taxonomy.finding import find
 from accelgen.taxonomy.loading import TaxonomyError, load_taxonomy, suggestion
 from accelgen.taxonomy.schema import Method, Taxonomy
 
@@ -38,7 +39,7 @@ def status(
     from accelgen.workshop.status import status as look
 
     taxonomy = load_taxonomy()
-    methods = [_method(taxonomy, id) for id in ids] if ids else [m for m in taxonomy.methods if m.is_implemented]
+    methods = [find(taxonomy, id) for id in ids] if ids else [m for m in taxonomy.methods if m.is_implemented]
     bench = Workbench(taxonomy)
     found: dict[str, list[Finding]] = {}
     with progress() as bar:

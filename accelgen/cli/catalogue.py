@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from accelgen.taxonomy.loading import TaxonomyError, load_taxonomy
 from accelgen.taxonomy.schema import Method
 
 LLMS = "llms"
+_PARAGRAPH = re.compile(r"\n\n|\n(?=\d+\. )")  # of a docstring, and the items of a list in it
 LABEL = 11  # columns of the names of facts
 FORMATS = [*exports.EXPORTS, LLMS]
 
@@ -55,11 +57,11 @@ def show(id: MethodId, as_json: AsJson = False) -> None:
     screen = console()
     screen.print(Text(entry.name, style="bold"), soft_wrap=True)
     for name, value in _facts(entry).items():
-        print_wrapped(screen, Text(value), indent=LABEL, label=Text(name, style="cyan"))
+        print_wrapped(screen, value, indent=LABEL, label=Text(name, style="cyan"))
     for title, items in _sections(entry):
         screen.print(Text(f"\n{title}", style="bold"))
         for item in items:
-            print_wrapped(screen, Text(item), indent=2)
+            print_wrapped(screen, item, indent=2)
 
 
 def cite(
@@ -185,9 +187,8 @@ def _sections(entry: Method | Baseline) -> list[tuple[str, list[str]]]:
 
 
 def _baseline_sections(baseline: Baseline) -> list[tuple[str, list[str]]]:
-    return [
-        (title, [text]) for title, text in docstring.parse(_source(baseline)).sections.items() if title != "Example"
-    ]
+    sections = docstring.parse(_source(baseline)).sections.items()
+    return [(title, _PARAGRAPH.split(text)) for title, text in sections if title != "Example"]
 
 
 def _entry_sections(method: Method) -> list[tuple[str, list[str]]]:

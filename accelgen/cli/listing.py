@@ -96,11 +96,11 @@ def _print(screen: Console, families: dict[str, list[Method]]) -> None:
                 screen.print(_line(row, widths), soft_wrap=True)
                 continue
             screen.print(row["id"], soft_wrap=True)
-            print_wrapped(screen, Text(", ").join([row[name] for name in COLUMNS[1:]]), indent=2)
+            print_wrapped(screen, ", ".join(str(row[name]) for name in COLUMNS[1:]), indent=2)
         screen.print()
     hidden = [name for name in COLUMNS if widths and name not in widths]
     if hidden:
-        print_wrapped(screen, Text(f"not shown for want of columns: {', '.join(hidden)}"), indent=0)
+        print_wrapped(screen, f"not shown for want of columns: {', '.join(hidden)}", indent=0)
 
 
 def _widths(rows: list[dict[str, Text]], width: int) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,13 +34,13 @@ def console() -> Console:
     return Console(width=None if has_width else WIDE, highlight=False)
 
 
-def print_wrapped(screen: Console, text: Text, *, indent: int, label: Text | str = "") -> None:
-    """Print lines of whole words beside an indent, without blanks at their ends; `label` stands in the first indent."""
+def print_wrapped(screen: Console, text: str | Text, *, indent: int, label: Text | str = "") -> None:
+    """Print lines of whole words beside an indent, `label` in the first; a path or address is never broken."""
+    width, style = max(screen.width - indent, 1), text.style if isinstance(text, Text) else ""
     start = Text.assemble(label)
     start.pad_right(indent - start.cell_len)
-    for line in text.wrap(screen, max(screen.width - indent, 1)) or [text]:
-        line.rstrip()
-        screen.print(start + line, soft_wrap=True)
+    for line in textwrap.wrap(str(text), width, break_long_words=False, break_on_hyphens=False):
+        screen.print(start + Text(line, style), soft_wrap=True)
         start = Text(" " * indent)
 
 

@@ -40,6 +40,17 @@ def test_lists_are_as_short_as_the_width_allows(columns: int | None, lines_a_met
     assert len(lines) <= lines_a_method * len(load_taxonomy().methods)
 
 
+@pytest.mark.parametrize("columns", [40, 80])
+def test_what_is_shown_fits_and_breaks_no_path(columns: int) -> None:
+    for method in load_taxonomy().methods[:8]:
+        text = accelgen("show", method.id, columns=columns).stdout
+        assert all(line == line.rstrip() for line in text.splitlines())
+        assert all(len(line) <= columns or len(line.split()[-1]) > columns - 11 for line in text.splitlines())
+        assert method.paper.url in text.split()
+        if method.is_implemented:
+            assert f"{method.module.replace('.', '/')}.py," in text.split()
+
+
 def test_columns_that_are_left_out_are_named() -> None:
     narrow, wide = accelgen("list", columns=80).stdout, accelgen("list", columns=120).stdout
     assert "not shown for want of columns: year, guarantee" in narrow
