@@ -9,33 +9,10 @@ import unicodedata
 
 HANDLER = "accelgen.marks"
 # What the project prints beside letters; the brackets are the marks of `accelgen run`.
-MARKS = {
-    "⟦": "[[",
-    "⟧": "]]",
-    "⟨": "<",
-    "⟩": ">",
-    "–": "-",
-    "—": "-",
-    "−": "-",
-    "×": "x",
-    "·": "*",
-    "⁄": "/",
-    "→": "->",
-}
+MARKS = {"⟦": "[[", "⟧": "]]", "⟨": "<", "⟩": ">", "–": "-", "—": "-", "−": "-", "×": "x", "·": "*", "⁄": "/"}
 MARKS |= {"≤": "<=", "≥": ">=", "≠": "!=", "≈": "~", "∈": "in", "∑": "sum", "∏": "prod", "√": "sqrt", "∞": "infinity"}
-MARKS |= {
-    "“": '"',
-    "”": '"',
-    "‘": "'",
-    "’": "'",
-    "ß": "ss",
-    "ø": "o",
-    "Ø": "O",
-    "ł": "l",
-    "Ł": "L",
-    "æ": "ae",
-    "Æ": "AE",
-}
+MARKS |= {"“": '"', "”": '"', "‘": "'", "’": "'", "→": "->", "λ": "lambda", "Λ": "Lambda"}
+MARKS |= {"ß": "ss", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "æ": "ae", "Æ": "AE"}
 
 
 def ascii_mark(character: str) -> str:
@@ -78,7 +55,7 @@ def _part(character: str) -> str:
     """ASCII for a part of a composed character; an accent has none."""
     if character.isascii() or unicodedata.combining(character):
         return character if character.isascii() else ""
-    alphabet, _, name = unicodedata.name(character, "").replace("LAMDA", "LAMBDA").partition(" LETTER ")
+    alphabet, _, name = unicodedata.name(character, "").partition(" LETTER ")
     if alphabet in ("GREEK SMALL", "GREEK CAPITAL"):
         return name.lower() if alphabet == "GREEK SMALL" else name.title()
     return MARKS.get(character, "?")

@@ -11,56 +11,54 @@ from accelgen.cli.encoding import ascii_mark, escaped, in_ascii
 from accelgen.project.places import ROOT
 from accelgen.taxonomy.loading import load_taxonomy
 
-NARROW = ["cp1252", "latin-1", "ascii"]
-MARKED = """
+END = "\x1e"
+SCRIPT = f"""
+import sys
 from accelgen.cli import app
-from accelgen.cli.running import Outcome, _print
-from reference_impls.core.generation import Generation, Step
+from accelgen.cli.output import console
+from accelgen.cli.tokens import legend, render
 
-def show():
-    result = Generation()
-    result.add(Step([1, 2, 3], drafted=[1, 2, 9], kept=2), limit=4)
-    _print(Outcome("trial", "é λ", {"gamma": 2}, ["a", "–", "…"], result))
+def trial():
+    kinds = ["accepted", "accepted", "corrected"]
+    console().print("é λ", render(["a", "–", "…"], kinds, colour=False), legend(kinds, colour=False))
 
-app.command("trial")(show)
-app(["trial"])
+app.command("trial")(trial)
+for words in sys.argv[1:]:
+    app(words.split(), standalone_mode=False)
+    print({END!r}, flush=True)
 """
 
 
-def printed(encoding: str, *words: str, script: str = "from accelgen.cli import app; app()") -> bytes:
+def printed(encoding: str, *commands: str) -> list[str]:
+    """What each command prints, in one process whose output has this encoding."""
     environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", script, *words]
+    command = [sys.executable, "-c", SCRIPT, *commands]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stdout.decode(encoding).split(END)
 
 
-@pytest.mark.parametrize("encoding", NARROW)
-def test_texts_and_marks_are_printed(encoding: str) -> None:
-    accent = "é" if encoding != "ascii" else "e"
-    text = printed(encoding, script=MARKED).decode(encoding)
-    assert f"{accent} lambda[[a" in text
-    assert "<" in text
-    listed = printed(encoding, "list").decode(encoding)
-    assert f"{len(load_taxonomy().methods)} methods" in listed
-    shown = printed(encoding, "show", next(m.id for m in load_taxonomy().methods if m.is_implemented)).decode(encoding)
-    assert "not by us" in shown
-
-
-@pytest.mark.parametrize("encoding", NARROW)
-def test_json_loses_nothing(encoding: str) -> None:
-    assert json.loads(printed(encoding, "export", "json")) == load_taxonomy().model_dump(mode="json")
-
-
-@pytest.mark.parametrize("encoding", NARROW)
-def test_a_copied_file_is_code_whatever_its_reader_expects(encoding: str) -> None:
-    code = printed(encoding, "copy", next(m.id for m in load_taxonomy().methods if m.is_implemented))
-    assert code.isascii()
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii"])
+def test_an_encoding_that_lacks_characters_says_the_same(encoding: str) -> None:
+    taxonomy = load_taxonomy()
+    method = next(method for method in taxonomy.methods if method.is_implemented)
+    commands = ("trial", "list", f"show {method.id}", "export json", f"copy {method.id}", "--help")
+    run, listed, shown, exported, code, helped, _ = printed(encoding, *commands)
+    dash, dots = ("–", "…") if encoding == "cp1252" else ("-", "...")
+    accent = "e" if encoding == "ascii" else "é"
+    assert run.startswith(f"{accent} lambda [[a{dash}]]<{dots}> [[drafted and accepted]]   <rejected and corrected>\n")
+    assert f"{len(taxonomy.methods)} methods" in listed
+    assert method.paper.url in shown
+    assert json.loads(exported) == taxonomy.model_dump(mode="json")  # nothing is lost
+    assert code.isascii()  # whatever encoding its reader expects
     compile(code, "copied.py", "exec")
+    assert "proved reference implementations" in helped
 
 
 def test_utf_8_stays_as_it_is() -> None:
-    assert "é λ⟦a–⟧⟨…⟩" in printed("utf-8", script=MARKED).decode("utf-8")
+    run, exported, _ = printed("utf-8", "trial", "export json")
+    assert run.startswith("é λ ⟦a–⟧⟨…⟩ ⟦drafted and accepted⟧   ⟨rejected")
+    assert not exported.isascii()
 
 
 @pytest.mark.parametrize(
