@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,10 +11,8 @@ from rich.text import Text
 from accelgen.cli.output import AsJson, console, waiting, write_json
 from accelgen.taxonomy.finding import find_implemented
 from accelgen.taxonomy.loading import load_taxonomy
-from accelgen.taxonomy.suites import claims_of
 
 if TYPE_CHECKING:
-    from accelgen.taxonomy.schema import Method
     from reference_impls.testing import Report
 
 MARKS = {"passed": Text("proved", "green"), "failed": Text("FAILED", "bold red"), "skipped": Text("skipped", "yellow")}
@@ -38,6 +35,8 @@ def verify(
     method = find_implemented(load_taxonomy(), named) if named else None
     subject = method.id if own and method else subject
     with waiting(f"proving {subject}"):
+        from accelgen.workshop.proving import proof
+
         report = proof(subject, method, suite)
     if as_json:
         write_json(report.to_dict())
@@ -45,23 +44,6 @@ def verify(
         _print(report)
     if not report.passed:
         raise typer.Exit(1)
-
-
-def proof(subject: str, method: Method | None, suites: list[str] | None = None) -> Report:
-    """The proof of a function by its name, or of the method itself where the name is its id.
-
-    With a `method` it owes what the method's fields in the taxonomy select, in the scenes of its case.
-    """
-    from reference_impls import testing
-    from reference_impls.testing.cases import case_of
-
-    if method is None:
-        return testing.verify(subject, suites)
-    case, chosen = case_of(method.id), suites or [claim.id for claim in claims_of(method)]
-    if subject != method.id:
-        return testing.verify(subject, chosen, case)
-    generate, skip = importlib.import_module(method.module).generate, method.implementation.skip
-    return testing.Report(subject, list(testing.prove(generate, testing.named_suites(chosen), case, skip)))
 
 
 def _print(report: Report) -> None:

@@ -154,10 +154,10 @@ def _names(node: ast.Assign | ast.AnnAssign) -> set[str]:
 
 
 def _proofs(method: Method) -> Finding:
-    from reference_impls.testing import verify
+    from accelgen.workshop.proving import proof
 
     try:
-        report = verify(method.id)
+        report = proof(method.id, method)
     except Exception as error:  # noqa: BLE001 - a method that is begun may raise anything
         return Finding("proofs", lacking=f"the proofs do not run ({type(error).__name__}: {error})")
     counts = Counter(result.outcome for result in report.results)

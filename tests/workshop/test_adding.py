@@ -1,0 +1,163 @@
+"""The five steps of CONTRIBUTING.md, taken literally with a trial method in a copy of the project."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from accelgen.project.places import REFERENCE, ROOT, TOOL
+
+ID, FAMILY, NAME = "trial-copying", "speculative_decoding", "trial_copying"
+ENTRY = f"""
+  - id: {ID}
+    name: Trial Copying
+    category: speculative-decoding
+    subcategory: retrieval
+    call: continue
+    in_survey: false
+    paper: {{title: On Copying, authors: [Nobody], year: 2026, venue: None, url: 'https://example.org/'}}
+    guarantee: exact-greedy
+    guarantee_reason: A guess is kept only where it is the target's own greedy token.
+    trained: nothing
+    needs: [target-only]
+    implementation: {{status: planned}}
+"""
+GENERATE = '''
+    """Generate up to `limit` tokens after `prompt`; guesses follow the last place where the last token stood before."""
+    if gamma < 1:
+        raise ValueError(f"gamma is {gamma}; guess at least 1 token a step, or use autoregressive decoding")
+    result, tokens, cache = Generation(), list(prompt), target.new_cache()
+    go_on = limit > 0
+    while go_on:
+        draft = copied(tokens, gamma)
+        p = sampler.probs(target([*tokens, *draft][len(cache) :], cache, last=len(draft) + 1))
+        own = sampler.draw(p).tolist()
+        kept = next((i for i, (a, b) in enumerate(zip(draft, own, strict=False)) if a != b), len(draft))
+        emitted = own[: kept + 1]
+        tokens += emitted
+        cache.crop(len(tokens) - 1)
+        go_on = result.add(Step(emitted, draft, kept=kept), limit, eos)
+    return result
+
+
+def copied(tokens: Sequence[int], gamma: int) -> list[int]:
+    """The tokens after the last earlier place of the last token; none where there is no such place."""
+    places = [i for i, token in enumerate(tokens[:-1]) if token == tokens[-1]]
+    return list(tokens[places[-1] + 1 :][:gamma]) if places else []
+'''
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project in which the trial method is listed; the weights are those of the original."""
+    root = tmp_path_factory.mktemp("project")
+    left_out = shutil.ignore_patterns("__pycache__", "weights", *(f"{name}" for name in generated()))
+    for folder in (REFERENCE, TOOL, ROOT / "docs"):
+        shutil.copytree(folder, root / folder.name, ignore=left_out)
+    (root / "reference_impls" / "zoo" / "weights").symlink_to(REFERENCE / "zoo" / "weights")
+    for name in ("mkdocs.yml", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, root)
+    (root / "tests" / "methods" / FAMILY).mkdir(parents=True)
+    listed = (ROOT / "taxonomy.yaml").read_text(encoding="utf-8").rstrip() + ENTRY
+    (root / "taxonomy.yaml").write_text(listed, encoding="utf-8")
+    return root
+
+
+def generated() -> list[str]:
+    """The folders below docs/ that the site's build writes."""
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8")
+    return re.findall(r"^/docs/(\w+)/$", ignored, flags=re.MULTILINE)
+
+
+def python(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(project), "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, *words], cwd=project, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def accelgen(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return python(project, "-c", "from accelgen.cli import app; app()", *words)
+
+
+def lacking(project: Path, *words: str) -> set[str]:
+    done = accelgen(project, "status", ID, "--json", *words)
+    assert done.returncode == 0, done.stderr
+    return {finding["part"] for finding in json.loads(done.stdout)[ID] if not finding["is_there"]}
+
+
+def edit(path: Path, *changes: tuple[str, str]) -> None:
+    text = path.read_text(encoding="utf-8")
+    for old, new in changes:
+        assert text.count(old) >= 1, old
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
+
+
+def test_the_five_steps(project: Path) -> None:
+    # List it.
+    assert accelgen(project, "validate").returncode == 0
+    assert lacking(project) == {"entry", "file"}
+
+    # Begin it.
+    begun = accelgen(project, "new", ID)
+    assert begun.returncode == 0, begun.stderr
+    files = re.findall(r"^wrote (\S+)$", begun.stdout, flags=re.MULTILINE)
+    assert files == [
+        f"reference_impls/{FAMILY}/{NAME}.py",
+        f"reference_impls/testing/cases/{NAME}.py",
+        f"tests/methods/{FAMILY}/test_{NAME}.py",
+    ]
+    again = accelgen(project, "new", ID)
+    assert again.returncode == 2
+    assert f"{files[0]} is there already" in again.stderr
+    method, case, test = (project / name for name in files)
+    own = python(project, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", str(test))
+    assert own.returncode == 1
+    assert "does that no other does" in own.stdout
+    assert {"entry", "file", "mutants", "trace", "bench", "costs", "changelog"} <= lacking(project, "--no-proofs")
+
+    # Write and prove it.
+    edit(
+        project / "taxonomy.yaml", ("    implementation: {status: planned}\n", "    implementation: {status: proved}\n")
+    )
+    source = method.read_text(encoding="utf-8")
+    start = source.index('    """Generate up to')
+    end = source.index("\n\ndef example")
+    method.write_text(source[:start] + GENERATE.lstrip("\n").rstrip() + "\n" + source[end:], encoding="utf-8")
+    edit(method, ("sampler: Sampler,", "sampler: Sampler, gamma: int = 4,"))
+    edit(case, ("CASE = Case()", 'CASE = Case(refused={"gamma": (0,)})'))
+    proved = accelgen(project, "verify", ID)
+    assert proved.returncode == 0, proved.stdout + proved.stderr
+    edit(method, ("own[: kept + 1]", "own[:kept] + [0]"))
+    assert accelgen(project, "verify", ID).returncode == 1
+    edit(method, ("own[:kept] + [0]", "own[: kept + 1]"))
+
+    # Show it.
+    assert accelgen(project, "trace", ID).returncode == 0
+    ran = accelgen(project, "run", ID, "--limit", "4")
+    assert ran.returncode == 0, ran.stderr
+
+    # Check it.
+    left = lacking(project)
+    assert not left & {"case", "proofs", "copy", "trace"}
+    assert {"entry", "file", "mutants", "bench", "costs", "changelog"} <= left
+    assert accelgen(project, "status", ID, "--strict", "--no-proofs").returncode == 1
+
+
+def test_a_method_is_listed_before_it_is_begun(project: Path) -> None:
+    done = accelgen(project, "new", "unheard-of")
+    assert done.returncode == 2
+    assert "list it in taxonomy.yaml first" in done.stderr
+
+
+def test_only_a_skeleton_is_unwritten() -> None:
+    from accelgen.workshop.status import UNWRITTEN
+
+    files = [path for path in REFERENCE.rglob("*.py") if UNWRITTEN in path.read_text(encoding="utf-8")]
+    assert files == []
