@@ -25,7 +25,8 @@ class Step:
     kept: int = 0  # how many of `emitted`, from the left, were guessed
     passes: int = 1  # passes of the target model
     draft_passes: int = 0  # passes of a drafter
-    layers: list[int] = field(default_factory=list)  # layers computed for each emitted token; empty = all
+    layers: list[int] = field(default_factory=list)  # depth: after how many layers each token was read; empty = all
+    work: int = 0  # layers run, summed over the tokens they ran on; of a prompt only its last token counts; 0 = unknown
     canvas: list[int] = field(default_factory=list)  # the whole output after this pass, for parallel decoders
     masked: list[int] = field(default_factory=list)  # places of the canvas, from 0, that were masked before this pass
 
@@ -81,9 +82,18 @@ class Generation:
 
     @property
     def mean_layers(self) -> float | None:
-        """Layers computed per token; None where the method always computes all of them."""
+        """The depth: after how many layers a token was read, on average; None where always after all of them."""
         layers = [n for step in self.steps for n in step.layers]
         return sum(layers) / len(layers) if layers else None
+
+    @property
+    def mean_work(self) -> float | None:
+        """Layers run for a token, whenever they ran, also in vain; None where the method does not count them.
+
+        Plain decoding runs each layer once for each token. Less depth need not be less work: layers may catch up later.
+        """
+        work = sum(step.work for step in self.steps)
+        return work / len(self.tokens) if work and self.tokens else None
 
     @property
     def kinds(self) -> list[str]:
@@ -100,9 +110,10 @@ class Generation:
         return dict(sorted(Counter(step.kept for step in self.steps if step.drafted).items()))
 
     def to_dict(self) -> dict[str, Any]:
-        """The tokens and the trace as plain data, for JSON; `masked` only where it is not empty."""
+        """The tokens and the trace as plain data, for JSON; `masked` and `work` only where they say something."""
         data = asdict(self)
         for step in data["steps"]:
-            if not step["masked"]:
-                del step["masked"]
+            for name in ("masked", "work"):
+                if not step[name]:
+                    del step[name]
         return data

@@ -1,0 +1,38 @@
+"""Choosing among several texts: an autoregressive teacher reads all of them in one causal pass."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from reference_impls.core.seq2seq import EncoderDecoder, Memory
+
+
+def teacher_laws(teacher: EncoderDecoder, memory: Memory, texts: Tensor, *, end: int) -> Tensor:
+    """The teacher's log-laws [rows, tokens + 1, vocab] after `end`, which begins every text, and after each token."""
+    return teacher.logits(teacher.decode(F.pad(texts, (1, 0), value=end), memory)).log_softmax(-1)
+
+
+def text_log_p(teacher: EncoderDecoder, memory: Memory, texts: Tensor, real: Tensor, *, end: int) -> Tensor:
+    """The teacher's log-probability [rows] of texts [rows, tokens], each with the end; `real` is False at padding.
+
+    Raises ValueError for a teacher whose logits are not finite.
+    """
+    log_p = teacher_laws(teacher, memory, texts, end=end)
+    words = log_p[:, :-1].gather(-1, texts[..., None])[..., 0].where(real, 0)
+    found = words.sum(-1) + log_p[..., end].gather(-1, real.sum(-1, keepdim=True))[..., 0]
+    if found.isnan().any():
+        raise ValueError("the teacher's logits are not finite (NaN or infinite): check its weights")
+    return found
+
+
+def check_teacher(teacher: EncoderDecoder, model: EncoderDecoder) -> None:
+    """Raise ValueError for a teacher that cannot read what the model writes."""
+    if teacher.shape.vocab != model.shape.vocab:
+        sizes = f"{teacher.shape.vocab} and {model.shape.vocab} tokens"
+        raise ValueError(f"teacher and model have vocabularies of {sizes}; they must share one")
+    if teacher.longest < model.longest:
+        places = f"{teacher.longest} positions and the model {model.longest}"
+        raise ValueError(f"the teacher has {places}; it must be able to read whatever the model writes")
+    if model.longest < 2:
+        raise ValueError("the model has 1 position, and a teacher reads a text with its end: give it at least 2")
