@@ -19,34 +19,34 @@ Algorithm
    the token from the deep law. The stack is empty again.
 4. *Roll back* (option): a waiting token that costs more than $b$ nats under the deep law is taken back with all that
    follow, and drawn from that law instead.
-5. *Adapt*: the pass of step 3 tells for each confidence whether both read-outs agree. The confidences of either kind
-   follow a Beta law, fitted by its moments: $\alpha = m\,(m (1 - m) / v - 1)$ and $\beta = \alpha (1 - m) / m$ for mean
-   $m$ and variance $v$. For the next text, $\lambda$ is the smallest of ten values from 0.3 to 0.9 at which
-   $f_1 / (f_0 + f_1) > \zeta$, with the densities $f_1$ of agreement and $f_0$ of disagreement.
-
-Training is of two exits only (`loss`): $(S\,\mathrm{CE}_S + L\,\mathrm{CE}_L) / (S + L)$, plus a weight times the mean
-squared distance between the normalised states of $S$ evenly spread layers, held fixed, and those of the shallow layers
-that are assigned to them: from the top, each gets the closest one below the one taken before.
+5. *Adapt*: step 3 tells for each confidence whether both read-outs agree. Either kind of confidence follows a Beta law
+   with $\alpha = m\,(m (1 - m) / v - 1)$ and $\beta = \alpha (1 - m) / m$ for its mean $m$ and variance $v$. For the
+   next text, $\lambda$ is the smallest of ten values from 0.3 to 0.9 at which $f_1 / (f_0 + f_1) > \zeta$, with the
+   densities $f_1$ of agreement and $f_0$ of disagreement.
+6. *Training* (`loss`) is of the two exits, $(S\,\mathrm{CE}_S + L\,\mathrm{CE}_L) / (S + L)$, plus a weight times the
+   mean squared distance between the normalised states of $S$ evenly spread layers, held fixed, and those of the shallow
+   layers that are assigned to them: from the top, each gets the closest one below the one taken before.
 
 Guarantee
 ---------
 Lossy: a token that left stays, even where the deep model disagrees. Nothing is approximated, though: the deep layers
 get the very states, keys and values that a pass over the finished text would give them. With `threshold` 1 the text is
 the full model's. With `rollback` below $\ln 2$ the text at temperature 0 is the full model's greedy text, because a
-token that costs less has a probability above one half.
+token that costs less has a probability above one half. What is saved is depth (`mean_layers`), the layers before a
+token is known, and hardly any work (`mean_work`): only those that wait when the text ends never meet the deep layers.
 
 Differences from the paper
 --------------------------
-1. The paper's model is an encoder-decoder; here a decoder-only model reads the prompt with all its layers, and with it
-   gives the first token.
+1. A decoder-only model reads the prompt with all its layers, which give the first token.
 2. The zoo trains low-rank adapters of all matrices with this loss, as the authors do for their largest model.
 3. With `rollback`, tokens are handed out when the deep model has seen them, so that none is ever withdrawn, and the
-   last ones are checked as well. The authors' code leaves those unchecked that wait when the text ends.
+   last ones are checked as well. Published code leaves those unchecked that wait when the text ends.
 4. Published code means to mix the fitted posterior (0.8) into the labels (0.2) when it fits the Beta laws, but a second
    assignment overwrites the first, and labels alone count. So it is here by default; `trust` = 0.2 is what was meant.
    On overlapping confidences, that moves the threshold from 0.43 to 0.37.
-5. Published code learns nothing from an unsure token that finds the stack empty. Here every deep pass records the
-   `pairs` of all its tokens.
+5. Published code takes the law with the higher mean for that of agreement, whatever its labels said; it fits for 300
+   texts, and learns nothing from an unsure token that finds the stack empty. Here labels decide, every text counts, and
+   every deep pass records the `pairs` of all its tokens.
 
 Example
 -------
@@ -55,12 +55,13 @@ Example
 >>> from reference_impls.early_exiting.free import example, generate
 >>> prompt = zoo.encode("def read_lines(path):")
 >>> result = generate(prompt=prompt, limit=24, sampler=Sampler(temperature=0), **example())
->>> len(result.tokens), result.mean_layers < 24
-(24, True)
+>>> round(result.mean_layers, 1), round(result.mean_work, 1)  # of 24
+(19.5, 24.0)
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,10 +69,135 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reference_impls.core.arguments import checked
-from reference_impls.core.generation import Ends, Generation, Step, is_end
+from reference_impls.core.exits import layer_states, layerwise_cross_entropy, top_two_gap
+from reference_impls.core.generation import Generation, Step
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
+
+
+@torch.inference_mode()
+def generate(
+    target: LanguageModel,
+    prompt: Sequence[int],
+    limit: int,
+    *,
+    sampler: Sampler,
+    exit_layer: int,
+    threshold: float = 0.9,
+    estimator: ThresholdEstimator | None = None,
+    rollback: float | None = None,
+    eos: int | None = None,
+) -> Generation:
+    """Generate up to `limit` tokens after `prompt`; confident ones leave after `exit_layer` layers.
+
+    An `estimator` learns from this text, and gives the threshold if it has learnt from one before. `rollback` is the
+    largest cost in nats of an early token; None keeps them all. Raises ValueError for options that cannot work.
+    """
+    depth = target.shape.layers
+    check_options(depth, exit_layer, threshold, rollback)
+    threshold = threshold if estimator is None else estimator.update(threshold)
+    result, tokens, cache = Generation(), list(prompt), target.new_cache()
+    stack, early, exited = list[Tensor](), list[Tensor](), list[int]()
+    go_on = limit > 0
+    # The upper layers hold all tokens before the stack, the lower ones also those on it, and none holds the newest.
+    while go_on:
+        # Shallow: the lower layers run over the newest token; its state waits on the stack.
+        stack.append(target.run(target.embed(tokens[cache.length(0) :]), cache, layers=range(exit_layer)))
+        early.append(target.logits(stack[-1][-1]))  # [vocab]
+        last = rollback is not None and (len(result.tokens) + len(exited) + 1 == limit or eos in exited)
+        if result.tokens and not last and confidence(early[-1]) > threshold:
+            # Exit: the shallow law gives the token. Where it may be taken back, it is not handed out yet.
+            exited.append(int(sampler.draw(sampler.probs(early[-1]))))
+            tokens.append(exited[-1])
+            if rollback is None:
+                go_on = result.add(Step(exited[-1:], layers=[exit_layer], work=exit_layer), limit, eos)
+        else:
+            # Deep: one pass of the upper layers over the stack, which leaves true keys and values for every token.
+            hidden = target.run(torch.cat(stack), cache, layers=range(exit_layer, depth))
+            logits = target.logits(hidden[-len(stack) :])  # [exited + 1, vocab]
+            kept = count_kept(logits, exited, rollback)
+            token = int(sampler.draw(sampler.probs(logits[kept])))
+            if estimator is not None:
+                estimator.learn(*pairs(torch.stack(early), logits))
+            # Commit: the deep token; with a rollback, what the deep model let pass comes before it.
+            tokens = [*tokens[: len(tokens) - len(exited) + kept], token]
+            cache.crop(len(tokens) - 1)
+            step = deep_step([] if rollback is None else exited, kept, token, (exit_layer, depth), stacked=len(stack))
+            go_on = result.add(step, limit, eos)
+            stack, early, exited = [], [], []
+    return result
+
+
+def confidence(logits: Tensor) -> float:
+    """The gap between the two largest probabilities of logits [vocab]."""
+    return float(top_two_gap(logits))
+
+
+def count_kept(logits: Tensor, exited: Sequence[int], rollback: float | None) -> int:
+    """How many exited tokens, from the left, cost at most `rollback` nats by the deep logits [exited + 1, vocab]."""
+    if rollback is None:
+        return len(exited)
+    costs = F.cross_entropy(logits[:-1], torch.tensor(exited, device=logits.device, dtype=torch.long), reduction="none")
+    return int((costs <= rollback).cumprod(0).sum())
+
+
+def deep_step(withheld: list[int], kept: int, token: int, depths: tuple[int, int], *, stacked: int) -> Step:
+    """The step of a deep pass over `stacked` tokens: it hands out the first `kept` of the withheld, and its own."""
+    shallow, deep = depths
+    emitted = [*withheld[:kept], token]
+    layers = [shallow] * (len(emitted) - 1) + [deep]
+    work = shallow * (len(withheld) + 1) + (deep - shallow) * stacked  # what was handed out has counted its own
+    return Step(emitted, withheld, kept=len(emitted) - 1, draft_passes=len(withheld), layers=layers, work=work)
+
+
+def pairs(early: Tensor, late: Tensor) -> tuple[list[float], list[bool]]:
+    """For each place: the shallow confidence, and whether shallow and deep logits [places, vocab] agree on the best."""
+    return top_two_gap(early).tolist(), (early.argmax(-1) == late.argmax(-1)).tolist()
+
+
+def check_options(depth: int, exit_layer: int, threshold: float, rollback: float | None) -> None:
+    """One clear sentence for options that cannot work."""
+    if not 1 <= exit_layer < depth:
+        raise ValueError(f"exit_layer is {exit_layer}; it must leave deep layers, so choose 1 to {depth - 1}")
+    if math.isnan(threshold):
+        raise ValueError("threshold is nan; give the confidence above which a token may leave, or 1 for never")
+    if rollback is not None and not rollback >= 0:
+        raise ValueError(f"rollback is {rollback}; it is a cost in nats, so give 0 or more, or None for no rollback")
+
+
+def example() -> dict[str, Any]:
+    """Models and options of the example run, shared by tests, page and benchmark."""
+    from reference_impls import zoo
+    from reference_impls.zoo.adapters import merged
+
+    # The threshold is what the estimator came to on the zoo's prompts; the zoo's page has the figures.
+    figures = zoo.manifest()["free-adapters"]["quality"]
+    return {"target": merged(zoo.load("target"), zoo.load("free-adapters")), "exit_layer": 6,
+            "threshold": figures["estimator"]["threshold"]}  # fmt: skip
+
+
+def loss(target: LanguageModel, tokens: Tensor, exit_layer: int, alpha: float = 0.5) -> Tensor:
+    """Both exits' cross-entropies on tokens [batch, n], weighted by depth, plus the distillation of layers."""
+    states, depth = list(layer_states(target, tokens[:, :-1])), target.shape.layers
+    weights = {exit_layer: float(exit_layer), depth: float(depth)}
+    both = layerwise_cross_entropy(target, states, tokens[:, 1:], weights)
+    features = [target.norm(state) for state in states]
+    teachers = [features[(j + 1) * depth // exit_layer - 1].detach() for j in range(exit_layer)]
+    gaps = torch.stack([torch.stack([F.mse_loss(s, t) for s in features[:exit_layer]]) for t in teachers])
+    chosen = assigned(gaps.detach())
+    return both + alpha * gaps[range(exit_layer), chosen].mean()
+
+
+def assigned(gaps: Tensor) -> list[int]:
+    """For each teacher layer (row), the student layer (column) that learns from it: from the top, the closest one left.
+
+    Left are the layers below the last one taken; when there is none, that one is taken again.
+    """
+    found = list[int]()
+    for row in gaps.flip(0):
+        free = row[: found[-1]] if found and found[-1] > 0 else row[:1] if found else row
+        found.append(int(free.argmin()))
+    return found[::-1]
 
 
 class ThresholdEstimator:
@@ -81,12 +207,16 @@ class ThresholdEstimator:
     """
 
     def __init__(self, zeta: float = 0.4, trust: float = 1.0) -> None:
+        if not (0 <= zeta <= 1 and 0 <= trust <= 1):
+            raise ValueError(f"zeta is {zeta} and trust is {trust}; both must lie between 0 and 1")
         self.zeta, self.trust = zeta, trust
         self.shapes = torch.tensor([[1.0, 2.0], [2.0, 1.0]], dtype=torch.float64)
         self.confidences, self.agreements = list[float](), list[bool]()
 
     def learn(self, confidences: Sequence[float], agreements: Sequence[bool]) -> None:
-        """Add pairs from a deep pass."""
+        """Add pairs from a deep pass. Raises ValueError for a confidence that is none."""
+        if not all(0 <= c <= 1 for c in confidences):
+            raise ValueError("a confidence is not a number from 0 to 1, so the logits are not finite: check the model")
         self.confidences += confidences
         self.agreements += agreements
 
@@ -120,130 +250,3 @@ class ThresholdEstimator:
         grid = torch.linspace(low, high, values, dtype=torch.float64)
         likely = self.densities(grid).softmax(0)[1] > self.zeta
         return float(grid[likely.int().argmax()]) if bool(likely.any()) else high
-
-
-@torch.inference_mode()
-@checked
-def generate(
-    target: LanguageModel,
-    prompt: Sequence[int],
-    limit: int,
-    *,
-    sampler: Sampler,
-    exit_layer: int,
-    threshold: float = 0.9,
-    estimator: ThresholdEstimator | None = None,
-    rollback: float | None = None,
-    eos: Ends | None = None,
-) -> Generation:
-    """Generate up to `limit` tokens after `prompt`; confident ones leave after `exit_layer` layers.
-
-    An `estimator` learns from this text, and gives the threshold if it has learnt from one before. `rollback` is the
-    largest cost in nats of an early token; None keeps them all. Raises ValueError for an exit outside the model.
-    """
-    depth = target.shape.layers
-    check_options(depth, exit_layer, rollback)
-    threshold = threshold if estimator is None else estimator.update(threshold)
-    result, tokens, cache = Generation(), list(prompt), target.new_cache()
-    stack, early, exited = list[Tensor](), list[Tensor](), list[int]()
-    go_on = limit > 0
-    while go_on:
-        # Shallow: the lower layers run over what they have not seen; the state waits on the stack.
-        stack.append(target.run(target.embed(tokens[cache.length(0) :]), cache, layers=range(exit_layer)))
-        early.append(target.logits(stack[-1][-1]))  # [vocab]
-        over = len(result.tokens) + len(exited) + 1 == limit or any(is_end(token, eos) for token in exited)
-        last = rollback is not None and over
-        if result.tokens and not last and confidence(early[-1]) > threshold:
-            # Exit: the shallow law gives the token. Where it may be taken back, it is not handed out yet.
-            exited.append(int(sampler.draw(sampler.probs(early[-1]))))
-            tokens.append(exited[-1])
-            go_on = rollback is not None or result.add(Step(exited[-1:], layers=[exit_layer]), limit, eos)
-            continue
-        # Deep: one pass of the upper layers over the stack, which leaves true keys and values for every token.
-        hidden = target.run(torch.cat(stack), cache, layers=range(exit_layer, depth))
-        logits = target.logits(hidden[-len(stack) :])  # [exited + 1, vocab]
-        kept = count_kept(logits, exited, rollback)
-        token = int(sampler.draw(sampler.probs(logits[kept])))
-        if estimator is not None:
-            estimator.learn(*pairs(torch.stack(early), logits))
-        # Commit: the deep token; with a rollback, what the deep model let pass comes before it.
-        tokens = [*tokens[: len(tokens) - len(exited) + kept], token]
-        cache.crop(len(tokens) - 1)
-        step = deep_step([] if rollback is None else exited, kept, token, exit_layer, depth)
-        go_on = result.add(step, limit, eos)
-        stack, early, exited = [], [], []
-    return result
-
-
-def check_options(depth: int, exit_layer: int, rollback: float | None) -> None:
-    """One clear sentence for options that cannot work."""
-    if not 1 <= exit_layer < depth:
-        raise ValueError(f"exit_layer is {exit_layer}; it must leave deep layers, so choose 1 to {depth - 1}")
-    if rollback is not None and not rollback >= 0:
-        raise ValueError(f"rollback is {rollback}; it is a cost in nats, so give 0 or more, or None for no rollback")
-
-
-def confidence(logits: Tensor) -> float:
-    """The gap between the two largest probabilities of logits [vocab]."""
-    best, second = logits.softmax(-1).topk(2).values.tolist()
-    return float(best - second)
-
-
-def count_kept(logits: Tensor, exited: Sequence[int], rollback: float | None) -> int:
-    """How many exited tokens, from the left, cost at most `rollback` nats by the deep logits [exited + 1, vocab]."""
-    if rollback is None:
-        return len(exited)
-    costs = F.cross_entropy(logits[:-1], torch.tensor(exited, device=logits.device, dtype=torch.long), reduction="none")
-    return int((costs <= rollback).cumprod(0).sum())
-
-
-def deep_step(withheld: list[int], kept: int, token: int, exit_layer: int, depth: int) -> Step:
-    """The step that hands out the first `kept` of the tokens withheld so far, and the deep layers' own."""
-    emitted = [*withheld[:kept], token]
-    layers = [exit_layer] * (len(emitted) - 1) + [depth]
-    return Step(emitted, withheld, kept=len(emitted) - 1, draft_passes=len(withheld), layers=layers)
-
-
-def pairs(early: Tensor, late: Tensor) -> tuple[list[float], list[bool]]:
-    """For each place: the shallow confidence, and whether shallow and deep logits [places, vocab] agree on the best."""
-    top = early.softmax(-1).topk(2).values
-    return (top[:, 0] - top[:, 1]).tolist(), (early.argmax(-1) == late.argmax(-1)).tolist()
-
-
-def loss(target: LanguageModel, tokens: Tensor, exit_layer: int, alpha: float = 0.5) -> Tensor:
-    """Both exits' cross-entropies on tokens [batch, n], weighted by depth, plus the distillation of layers."""
-    x, states, depth = target.embed(tokens[:, :-1]), list[Tensor](), target.shape.layers
-    for layer in range(depth):
-        x = target.run(x, layers=range(layer, layer + 1))
-        states.append(target.norm(x))
-    total = x.new_zeros(())
-    for exit_ in (exit_layer, depth):
-        logits = target.project(states[exit_ - 1]).float().flatten(0, 1)
-        total = total + exit_ * F.cross_entropy(logits, tokens[:, 1:].flatten())
-    teachers = [states[(j + 1) * depth // exit_layer - 1].detach() for j in range(exit_layer)]
-    gaps = torch.stack([torch.stack([F.mse_loss(s, t) for s in states[:exit_layer]]) for t in teachers])
-    chosen = assigned(gaps.detach())
-    return total / (exit_layer + depth) + alpha * gaps[range(exit_layer), chosen].mean()
-
-
-def assigned(gaps: Tensor) -> list[int]:
-    """For each teacher layer (row), the student layer (column) that learns from it: from the top, the closest one left.
-
-    Left are the layers below the last one taken; when there is none, that one is taken again.
-    """
-    found = list[int]()
-    for row in gaps.flip(0):
-        free = row[: found[-1]] if found and found[-1] > 0 else row[:1] if found else row
-        found.append(int(free.argmin()))
-    return found[::-1]
-
-
-def example() -> dict[str, Any]:
-    """Models and options of the example run, shared by tests, page and benchmark."""
-    from reference_impls import zoo
-    from reference_impls.zoo.adapters import merged
-
-    # The threshold is what the estimator came to on the zoo's prompts; the zoo's page has the figures.
-    figures = zoo.manifest()["free-adapters"]["quality"]
-    return {"target": merged(zoo.load("target"), zoo.load("free-adapters")), "exit_layer": 6,
-            "threshold": figures["estimator"]["threshold"]}  # fmt: skip

@@ -20,16 +20,16 @@ Algorithm
 3. Keep $x_i$ with probability $\min(1, p_i(x_i) / q_i(x_i))$; after the first rejection draw from
    $\mathrm{norm}(\max(0, p - q))$, after none from $p_{\gamma + 1}$.
 4. *Commit*: append the tokens; all layers forget the rejected ones.
-
-Training: layer $l = 0, \dots, L - 1$ is skipped, for each sample on its own, with probability
-$p_{\max} (e^{l \ln 2 / (L - 1)} - 1)$: never the first layer, the last with $p_{\max}$. The loss is a weighted mean of
-the cross-entropies after the last layer and after every $R$-th layer, shifted by one layer each step (`loss`).
+5. *Training* (`loss`): layer $l = 0, \dots, L - 1$ is skipped, for each sample on its own, with probability
+   $p_{\max} (e^{l \ln 2 / (L - 1)} - 1)$: never the first layer, the last with $p_{\max}$. The loss is a weighted mean
+   of the cross-entropies after the last layer and after every $R$-th layer, shifted by one layer each step.
 
 Guarantee
 ---------
 Exact distribution: the acceptance is that of speculative sampling, the draft law is the one that was drawn from, and
 the verifying pass gives the full model's laws. At temperature 0 the text is the full model's greedy text. The
-reference is the model as trained with this recipe; what the recipe does to its quality is another matter.
+reference is the model as trained with this recipe; what the recipe does to its quality is another matter. Work is not
+saved but spent: every guess runs through all layers (`mean_work`), also if it is rejected.
 
 Differences from the paper
 --------------------------
@@ -55,22 +55,20 @@ Example
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from reference_impls.core.arguments import checked
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.exits import layerwise_cross_entropy
+from reference_impls.core.generation import Generation, Step
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.verify import check_draft, verify_chain
 
 
 @torch.inference_mode()
-@checked
 def generate(
     target: LanguageModel,
     prompt: Sequence[int],
@@ -79,7 +77,7 @@ def generate(
     sampler: Sampler,
     exit_layer: int,
     gamma: int = 4,
-    eos: Ends | None = None,
+    eos: int | None = None,
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`; the first `exit_layer` layers draft `gamma` tokens a step.
 
@@ -90,6 +88,7 @@ def generate(
     lower, upper = range(exit_layer), range(exit_layer, target.shape.layers)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     go_on = limit > 0
+    # In every layer the cache holds all tokens but the newest; while drafting, the lower layers are ahead of the upper.
     while go_on:
         # Draft: the lower layers, read out by the common head; their states wait for the upper ones.
         draft, laws, states = list[int](), list[Tensor](), list[Tensor]()
@@ -108,7 +107,8 @@ def generate(
         emitted = [*draft[:kept], extra]
         tokens += emitted
         cache.crop(len(tokens) - 1)
-        go_on = result.add(Step(emitted, draft, kept=kept, draft_passes=gamma), limit, eos)
+        step = Step(emitted, draft, kept=kept, draft_passes=gamma, work=(gamma + 1) * target.shape.layers)
+        go_on = result.add(step, limit, eos)
     return result
 
 
@@ -116,6 +116,13 @@ def check_exit(exit_layer: int, layers: int) -> None:
     """Raise ValueError for an exit after a layer that the model does not have."""
     if not 1 <= exit_layer <= layers:
         raise ValueError(f"exit_layer is {exit_layer}; the model has {layers} layers, so choose 1 to {layers}")
+
+
+def example() -> dict[str, Any]:
+    """Models and options of the example run, shared by tests, page and benchmark."""
+    from reference_impls import zoo
+
+    return {"target": zoo.load("target"), "exit_layer": 4, "gamma": 6}
 
 
 def dropout_rates(layers: int, highest: float) -> list[float]:
@@ -126,6 +133,20 @@ def dropout_rates(layers: int, highest: float) -> list[float]:
 def trained_exits(layers: int, every: int, step: int) -> list[int]:
     """The exits that the loss of this step looks at: every `every`-th, rotating with the step, and the last."""
     return sorted({layer for layer in range(1, layers) if layer % every == step % every} | {layers})
+
+
+def states_with_dropout(
+    target: LanguageModel, tokens: Tensor, dropout: float, generator: torch.Generator | None
+) -> Iterator[Tensor]:
+    """The states [batch, n, dim] after each layer of tokens [batch, n], where each sample skips layers on its own."""
+    x = target.embed(tokens)
+    for layer, rate in enumerate(dropout_rates(target.shape.layers, dropout)):
+        rows = (torch.rand(len(x), generator=generator) >= rate).nonzero().squeeze(1).to(x.device)
+        if len(rows) == len(x):
+            x = target.run(x, layers=range(layer, layer + 1))
+        elif len(rows):
+            x = x.index_copy(0, rows, target.run(x[rows], layers=range(layer, layer + 1)))
+        yield x
 
 
 def loss(
@@ -143,23 +164,6 @@ def loss(
     Each layer is skipped for each sample with its rate of `dropout_rates`. The weights are divided by their sum.
     """
     layers = target.shape.layers
-    exits = trained_exits(layers, every, step)
-    x, wanted = target.embed(tokens[:, :-1]), tokens[:, 1:].flatten()
-    total = x.new_zeros(())
-    for layer, rate in enumerate(dropout_rates(layers, dropout)):
-        rows = (torch.rand(len(x), generator=generator) >= rate).nonzero().squeeze(1).to(x.device)
-        if len(rows) == len(x):
-            x = target.run(x, layers=range(layer, layer + 1))
-        elif len(rows):
-            x = x.index_copy(0, rows, target.run(x[rows], layers=range(layer, layer + 1)))
-        if layer + 1 in exits:
-            weight = 1.0 if layer + 1 == layers else scale
-            total = total + weight * F.cross_entropy(target.logits(x).float().flatten(0, 1), wanted)
-    return total / (1 + scale * (len(exits) - 1))
-
-
-def example() -> dict[str, Any]:
-    """Models and options of the example run, shared by tests, page and benchmark."""
-    from reference_impls import zoo
-
-    return {"target": zoo.load("target"), "exit_layer": 4, "gamma": 6}
+    weights = dict.fromkeys(trained_exits(layers, every, step), scale) | {layers: 1.0}
+    states = states_with_dropout(target, tokens[:, :-1], dropout, generator)
+    return layerwise_cross_entropy(target, states, tokens[:, 1:], weights)
