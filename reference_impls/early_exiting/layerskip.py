@@ -48,8 +48,8 @@ Example
 >>> from reference_impls.early_exiting.layerskip import example, generate
 >>> prompt = zoo.encode("def read_lines(path):")
 >>> result = generate(prompt=prompt, limit=24, sampler=Sampler(temperature=0), **example())
->>> len(result.tokens), result.passes < 24
-(24, True)
+>>> result.passes, round(result.mean_work, 1)  # of 24 passes and of 24 layers a token
+(4, 28.0)
 """
 
 from __future__ import annotations

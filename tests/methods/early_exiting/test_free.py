@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from layer_tokens import layer_tokens
 
 from accelgen.training.free_adapters import loss as adapters_loss
 from reference_impls.baselines.autoregressive import generate as autoregressive
@@ -121,6 +122,30 @@ def test_every_place_meets_the_deep_layers_once() -> None:
     assert sum(places) == len(PROMPT) + len(run.tokens) - 1 - at_the_end
     assert len(places) == used.count(DEPTH)
     assert {1} < set(places[1:])  # passes with an empty stack, and with a full one
+
+
+@pytest.mark.parametrize("rollback", [None, 0.0, 0.6, 3.0])
+@pytest.mark.parametrize("threshold", [-1.0, 0.1, 1.0])
+def test_depth_and_work_are_two_figures(threshold: float, rollback: float | None) -> None:
+    """Work is what ran at the model, also in vain; of what left early only the last ones never met the deep layers."""
+    target = varied_model(DEPTH)
+    for limit in (1, 7, 20):
+        options: dict[str, Any] = {"exit_layer": EXIT, "threshold": threshold, "rollback": rollback}
+        with layer_tokens(target) as ran:
+            run = generate(target, PROMPT, limit, sampler=Sampler(0), **options)
+        assert sum(step.work for step in run.steps) == sum(ran) - DEPTH * (len(PROMPT) - 1)
+        assert run.mean_work is not None
+        assert run.mean_layers is not None
+        used = [depth for step in run.steps for depth in step.layers]
+        waiting = next((i for i, depth in enumerate(reversed(used)) if depth == DEPTH), len(used))
+        if rollback is None:
+            assert run.mean_work * limit == pytest.approx(DEPTH * limit - (DEPTH - EXIT) * waiting)
+            assert all(step.kept == 0 for step in run.steps)  # nothing was put up for judgement
+        else:
+            vain = sum(len(step.drafted) - step.kept for step in run.steps)
+            assert run.mean_work * limit == pytest.approx(DEPTH * (limit + vain))
+        assert set(used) <= {EXIT, DEPTH}
+    assert (run.mean_layers == DEPTH) == (threshold == 1 or rollback in {0.0, 0.6})  # too flat a model for 0.6
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.1])
@@ -298,3 +323,32 @@ def test_adapters_start_as_nothing_learn_alone_and_can_be_merged() -> None:
 def test_an_exit_without_layers_above_or_below_is_one_sentence(exit_layer: int) -> None:
     with pytest.raises(ValueError, match="it must leave deep layers, so choose 1 to 2"):
         generate(language_model(layers=3), [0], 3, sampler=Sampler(0), exit_layer=exit_layer)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"threshold": math.nan}, "threshold is nan"),
+        ({"rollback": math.nan}, "rollback is nan; it is a cost in nats"),
+        ({"rollback": -0.1}, r"rollback is -0\.1; it is a cost in nats"),
+    ],
+)
+def test_options_that_are_no_numbers_are_one_sentence(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        generate(language_model(layers=3), [0], 3, sampler=Sampler(0), exit_layer=1, **options)
+
+
+@pytest.mark.parametrize(("zeta", "trust"), [(math.nan, 1.0), (0.4, math.nan), (1.1, 1.0), (0.4, -0.1)])
+def test_an_estimator_of_nothing_is_one_sentence(zeta: float, trust: float) -> None:
+    with pytest.raises(ValueError, match="both must lie between 0 and 1"):
+        ThresholdEstimator(zeta, trust)
+
+
+def test_an_estimator_learns_nothing_from_a_broken_model() -> None:
+    target, estimator = language_model(layers=3), ThresholdEstimator()
+    torch.nn.init.constant_(target.norm.weight, math.nan)
+    with pytest.raises(ValueError, match="not finite"):
+        generate(target, [0], 3, sampler=Sampler(0), exit_layer=1, estimator=estimator)
+    assert not estimator.confidences
+    with pytest.raises(ValueError, match="a confidence is not a number from 0 to 1"):
+        estimator.learn([0.5, math.nan], [True, False])

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from layer_tokens import layer_tokens
 
 from reference_impls.core.sampling import Sampler
 from reference_impls.early_exiting.layerskip import dropout_rates, generate, loss, trained_exits
@@ -41,6 +42,16 @@ def test_no_layer_sees_a_token_twice(exit_layer):
     for layers in (range(exit_layer), range(exit_layer, 5)):
         assert sum(n for n, ran in entered if ran == layers) == first
     assert sum(ran.start > 0 for _, ran in entered) == steps
+
+
+@pytest.mark.parametrize("limit", [1, 12])
+def test_the_work_is_what_ran_at_the_model_also_in_vain(limit):
+    target = varied_model(5)
+    with layer_tokens(target) as ran:
+        result = generate(target, PROMPT, limit, sampler=Sampler(1.0), exit_layer=2, gamma=3)
+    assert [step.work for step in result.steps] == [4 * 5] * len(result.steps)
+    assert sum(ran) == 4 * 5 * len(result.steps) + 5 * (len(PROMPT) - 1)
+    assert result.mean_work == 20 * len(result.steps) / limit
 
 
 def test_after_each_step_all_layers_hold_all_tokens_but_the_newest():
