@@ -389,7 +389,7 @@ CATALOGUE = [Mutant(*row[:4], row[4:]) for row in (
     ("rollback-of-the-cheap", FREE, "(costs <= rollback)", "(costs >= rollback)", own(FREE)),
     ("rolled-back-tokens-stay-in-the-cache", FREE, "cache.crop(len(tokens) - 1)", "pass", own(FREE)),
     ("token-after-the-rolled-back-one", FREE, "sampler.probs(logits[kept])", "sampler.probs(logits[-1])", own(FREE)),
-    ("end-of-text-unchecked", FREE, " or eos in exited)", ")", own(FREE)),
+    ("end-of-text-unchecked", FREE, " or any(is_end(token, eos) for token in exited)", "", own(FREE)),
     ("early-tokens-withheld-never-counted", FREE, "draft_passes=len(withheld), ", "", own(FREE)),
     ("pairs-of-the-last-token-alone", FREE,
      "pairs(torch.stack(early), logits)", "pairs(early[-1][None], logits[-1:])", own(FREE)),

@@ -64,8 +64,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reference_impls.core.arguments import checked
 from reference_impls.core.exits import layer_states, layerwise_cross_entropy, top_two_gap
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel, Norm, Shape
 from reference_impls.core.sampling import Sampler
 
@@ -73,6 +74,7 @@ Measure = Literal["softmax", "saturation", "classifier"]
 
 
 @torch.inference_mode()
+@checked
 def generate(
     target: LanguageModel,
     prompt: Sequence[int],
@@ -84,15 +86,14 @@ def generate(
     measure: Measure = "softmax",
     classifier: ExitClassifier | None = None,
     decay: float | None = None,
-    eos: int | None = None,
+    eos: Ends | None = None,
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`; a token may leave after any of the layers `exits`.
 
     `decay` is tau of the decaying threshold; None keeps it constant. Raises ValueError for options that cannot work,
     and for a confidence that is not a number.
     """
-    check_options(target, exits, measure, classifier)
-    check_threshold(threshold, decay)
+    check_options(target, exits, measure, classifier, decay)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     depth = target.shape.layers
     go_on = limit > 0
@@ -143,9 +144,13 @@ def confidence(
 
 
 def check_options(
-    target: LanguageModel, exits: Sequence[int], measure: Measure, classifier: ExitClassifier | None
+    target: LanguageModel,
+    exits: Sequence[int],
+    measure: Measure,
+    classifier: ExitClassifier | None,
+    decay: float | None,
 ) -> None:
-    """One clear sentence for exits and measures that cannot work."""
+    """One clear sentence for options that cannot work."""
     depth = target.shape.layers
     if list(exits) != sorted(set(exits)) or any(not 0 < e < depth for e in exits):
         raise ValueError(f"exits are {list(exits)}; they must be increasing layers between 1 and {depth - 1}")
@@ -153,12 +158,6 @@ def check_options(
         raise ValueError(f"measure is {measure!r}; it must be 'softmax', 'saturation' or 'classifier'")
     if measure == "classifier" and classifier is None:
         raise ValueError("measure is 'classifier' but no classifier is given: pass classifier=ExitClassifier(...)")
-
-
-def check_threshold(threshold: float, decay: float | None) -> None:
-    """One clear sentence for thresholds that no confidence can be compared with."""
-    if math.isnan(threshold):
-        raise ValueError("threshold is nan; give the confidence at which a token may leave, or more than 1 for never")
     if decay is not None and not 0 <= decay < math.inf:
         raise ValueError(f"decay is {decay}; it must be 0 or a positive number, or None for a constant threshold")
 

@@ -61,7 +61,6 @@ Example
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,13 +68,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from reference_impls.core.arguments import checked
 from reference_impls.core.exits import layer_states, layerwise_cross_entropy, top_two_gap
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step, is_end
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 
 
 @torch.inference_mode()
+@checked
 def generate(
     target: LanguageModel,
     prompt: Sequence[int],
@@ -86,7 +87,7 @@ def generate(
     threshold: float = 0.9,
     estimator: ThresholdEstimator | None = None,
     rollback: float | None = None,
-    eos: int | None = None,
+    eos: Ends | None = None,
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`; confident ones leave after `exit_layer` layers.
 
@@ -94,7 +95,7 @@ def generate(
     largest cost in nats of an early token; None keeps them all. Raises ValueError for options that cannot work.
     """
     depth = target.shape.layers
-    check_options(depth, exit_layer, threshold, rollback)
+    check_options(depth, exit_layer, rollback)
     threshold = threshold if estimator is None else estimator.update(threshold)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     stack, early, exited = list[Tensor](), list[Tensor](), list[int]()
@@ -104,7 +105,7 @@ def generate(
         # Shallow: the lower layers run over the newest token; its state waits on the stack.
         stack.append(target.run(target.embed(tokens[cache.length(0) :]), cache, layers=range(exit_layer)))
         early.append(target.logits(stack[-1][-1]))  # [vocab]
-        last = rollback is not None and (len(result.tokens) + len(exited) + 1 == limit or eos in exited)
+        last = rollback is not None and closes(exited, limit - len(result.tokens), eos)
         if result.tokens and not last and confidence(early[-1]) > threshold:
             # Exit: the shallow law gives the token. Where it may be taken back, it is not handed out yet.
             exited.append(int(sampler.draw(sampler.probs(early[-1]))))
@@ -133,6 +134,11 @@ def confidence(logits: Tensor) -> float:
     return float(top_two_gap(logits))
 
 
+def closes(exited: Sequence[int], room: int, eos: Ends | None) -> bool:
+    """Whether the next token must be the deep model's, because no later pass would check the `exited` ones."""
+    return len(exited) + 1 == room or any(is_end(token, eos) for token in exited)
+
+
 def count_kept(logits: Tensor, exited: Sequence[int], rollback: float | None) -> int:
     """How many exited tokens, from the left, cost at most `rollback` nats by the deep logits [exited + 1, vocab]."""
     if rollback is None:
@@ -155,13 +161,11 @@ def pairs(early: Tensor, late: Tensor) -> tuple[list[float], list[bool]]:
     return top_two_gap(early).tolist(), (early.argmax(-1) == late.argmax(-1)).tolist()
 
 
-def check_options(depth: int, exit_layer: int, threshold: float, rollback: float | None) -> None:
+def check_options(depth: int, exit_layer: int, rollback: float | None) -> None:
     """One clear sentence for options that cannot work."""
     if not 1 <= exit_layer < depth:
         raise ValueError(f"exit_layer is {exit_layer}; it must leave deep layers, so choose 1 to {depth - 1}")
-    if math.isnan(threshold):
-        raise ValueError("threshold is nan; give the confidence above which a token may leave, or 1 for never")
-    if rollback is not None and not rollback >= 0:
+    if rollback is not None and rollback < 0:
         raise ValueError(f"rollback is {rollback}; it is a cost in nats, so give 0 or more, or None for no rollback")
 
 

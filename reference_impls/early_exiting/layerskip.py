@@ -61,14 +61,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reference_impls.core.arguments import checked
 from reference_impls.core.exits import layerwise_cross_entropy
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.verify import check_draft, verify_chain
 
 
 @torch.inference_mode()
+@checked
 def generate(
     target: LanguageModel,
     prompt: Sequence[int],
@@ -77,7 +79,7 @@ def generate(
     sampler: Sampler,
     exit_layer: int,
     gamma: int = 4,
-    eos: int | None = None,
+    eos: Ends | None = None,
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`; the first `exit_layer` layers draft `gamma` tokens a step.
 

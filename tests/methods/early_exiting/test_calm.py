@@ -245,8 +245,8 @@ def test_a_missing_classifier_and_an_unknown_measure_are_one_sentence() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"threshold": math.nan}, "threshold is nan"),
-        ({"decay": math.nan}, "decay is nan"),
+        ({"threshold": math.nan}, "threshold is not a number"),
+        ({"decay": math.nan}, "decay is not a number"),
         ({"decay": -1e4}, r"decay is -10000\.0; it must be 0 or a positive number"),
         ({"decay": math.inf}, "decay is inf"),
     ],

@@ -328,8 +328,8 @@ def test_an_exit_without_layers_above_or_below_is_one_sentence(exit_layer: int) 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"threshold": math.nan}, "threshold is nan"),
-        ({"rollback": math.nan}, "rollback is nan; it is a cost in nats"),
+        ({"threshold": math.nan}, "threshold is not a number"),
+        ({"rollback": math.nan}, "rollback is not a number"),
         ({"rollback": -0.1}, r"rollback is -0\.1; it is a cost in nats"),
     ],
 )
