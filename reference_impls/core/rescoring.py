@@ -13,14 +13,18 @@ def teacher_laws(teacher: EncoderDecoder, memory: Memory, texts: Tensor, *, end:
     return teacher.logits(teacher.decode(F.pad(texts, (1, 0), value=end), memory)).log_softmax(-1)
 
 
+def with_end(words: Tensor, laws: Tensor, real: Tensor, *, end: int) -> Tensor:
+    """The sum [rows] of what each real word [rows, tokens] costs, and of what `end` costs after the last by `laws`."""
+    return words.where(real, 0).sum(-1) + laws[..., end].gather(-1, real.sum(-1, keepdim=True))[..., 0]
+
+
 def text_log_p(teacher: EncoderDecoder, memory: Memory, texts: Tensor, real: Tensor, *, end: int) -> Tensor:
     """The teacher's log-probability [rows] of texts [rows, tokens], each with the end; `real` is False at padding.
 
     Raises ValueError for a teacher whose logits are not finite.
     """
-    log_p = teacher_laws(teacher, memory, texts, end=end)
-    words = log_p[:, :-1].gather(-1, texts[..., None])[..., 0].where(real, 0)
-    found = words.sum(-1) + log_p[..., end].gather(-1, real.sum(-1, keepdim=True))[..., 0]
+    laws = teacher_laws(teacher, memory, texts, end=end)
+    found = with_end(laws[:, :-1].gather(-1, texts[..., None])[..., 0], laws, real, end=end)
     if found.isnan().any():
         raise ValueError("the teacher's logits are not finite (NaN or infinite): check its weights")
     return found

@@ -32,10 +32,8 @@ Differences from the paper
 --------------------------
 1. The fully masked case, where decoding starts, occurs in training (`random_mask`); the published code draws $n < N$
    for $N > 1$.
-2. $n_t$ (`mask_counts`) is computed in integers, because $N (1 - t / T)$ in floating point can fall just short of a
-   whole number.
-3. Padding and mask can never be predicted (`predict`). Lengths start at 1, not 2, for the canvas holds no begin or end
-   symbol.
+2. $n_t$ (`mask_counts`) is computed in integers, because $N (1 - t / T)$ can fall just short of a whole number.
+3. Padding and mask can never be predicted (`predict`). Lengths start at 1, not 2, for the canvas holds no begin or end.
 4. `length_weight` times $\log p(N \mid X)$ may be added to a candidate's score. The paper's rule, the default 0, can
    prefer a fluent sentence of a wrong length although the length is certain.
 5. The feed-forward halves are gated and the norms come first, as everywhere in this project.
@@ -55,53 +53,19 @@ Example
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.generation import Generation, Step
+from reference_impls.core.lengths import LengthPredictor, likeliest_lengths, real_places
 from reference_impls.core.model import Shape
 from reference_impls.core.seq2seq import EncoderDecoder, Memory
-
-
-class LengthPredictor(nn.Module):
-    """One table [longest + 1, dim]: row 0 is the LENGTH token, and row n stands for the length n (section 2.3)."""
-
-    def __init__(self, dim: int, longest: int) -> None:
-        super().__init__()
-        self.table = nn.Parameter(torch.randn(longest + 1, dim) * dim**-0.5)
-
-    def prepend(self, x: Tensor) -> Tensor:
-        """Input vectors [..., 1 + source, dim]: the LENGTH token, then x."""
-        return torch.cat((self.table[0].expand(*x.shape[:-2], 1, -1), x), dim=-2)
-
-    def forward(self, state: Tensor) -> Tensor:
-        """Log-probabilities [..., longest + 1] of the lengths, from the LENGTH token's state; length 0 is forbidden."""
-        scores = state @ self.table.T
-        return F.pad(scores[..., 1:], (1, 0), value=float("-inf")).log_softmax(-1)
-
-
-class ConditionalMaskedModel(EncoderDecoder):
-    """A translation model whose decoder fills in masked places, and which predicts the length of its translation."""
-
-    def __init__(self, shape: Shape, longest: int, *, pad: int, mask_id: int) -> None:
-        super().__init__(shape, longest)
-        self.pad, self.mask_id = pad, mask_id
-        self.lengths = LengthPredictor(shape.dim, longest)
-
-    def encode_with_length(self, source: Sequence[int] | Tensor, real: Tensor | None = None) -> tuple[Memory, Tensor]:
-        """The memory of `source` without the LENGTH token, and the log-probabilities [..., longest + 1] of lengths."""
-        with_token = None if real is None else F.pad(real, (1, 0), value=True)
-        states = self.read(self.lengths.prepend(self.embed(source)), with_token)
-        return self.remember(states[..., 1:, :], real), self.lengths(states[..., 0, :])
-
-    def fill(self, canvas: Tensor, memory: Memory) -> Tensor:
-        """Hidden states [..., tokens, dim] of a canvas [..., tokens] whose real tokens all see each other."""
-        return self.decode(canvas, memory, visible=(canvas != self.pad)[..., None, :])
 
 
 @torch.inference_mode()
@@ -118,15 +82,15 @@ def generate(
 
     Raises ValueError for options that cannot work, for an empty source and for unknown tokens.
     """
-    check_options(model, iterations, candidates)
+    check_options(model, iterations, candidates, length_weight)
     # Length: as many canvases as candidates, padded to the longest; padding has probability 1, so it is never masked.
     memory, length_log_p = model.encode_with_length(source)
-    chosen = length_log_p.topk(candidates)
-    lengths = chosen.indices  # [candidates]
-    real = torch.arange(int(lengths.max()), device=model.device) < lengths[:, None]  # [candidates, longest of them]
+    lengths, length_scores = likeliest_lengths(length_log_p, candidates)
+    real = real_places(lengths)  # [candidates, longest of them]
     canvas = torch.full_like(real, model.pad, dtype=torch.long)
     log_p = torch.zeros_like(canvas, dtype=length_log_p.dtype).masked_fill(real, float("-inf"))
     canvases, holes = [], []
+    # The canvas holds what was written last in every place, and log_p how sure the model was of it then.
     for t in range(iterations):
         # Mask: the least certain tokens of every candidate.
         masked = least_certain(log_p, mask_counts(lengths, t, iterations))
@@ -136,17 +100,11 @@ def generate(
         canvas, log_p = torch.where(masked, tokens, canvas), torch.where(masked, certainty, log_p)
         canvases.append(canvas)
         holes.append(masked)
-    # Commit: the candidate that is surest of its tokens on average.
-    best = int((log_p.sum(-1) / lengths + length_weight * chosen.values).argmax())
     if not log_p.isfinite().all():
         raise ValueError("the model's logits are not finite (NaN or infinite): check its weights")
-    course = torch.stack(canvases)[:, best, real[best]].tolist()  # [iterations, N]
-    places = [row.nonzero().flatten().tolist() for row in torch.stack(holes)[:, best]]
-    result = Generation()
-    for t, (canvas_now, masked_now) in enumerate(zip(course, places, strict=True), 1):
-        emitted = canvas_now if t == iterations else []
-        result.add(Step(emitted, canvas=canvas_now, masked=masked_now), limit=len(canvas_now))
-    return result
+    # Commit: the candidate that is surest of its tokens on average.
+    best = int((log_p.sum(-1) / lengths + length_weight * length_scores).argmax())
+    return traced(torch.stack(canvases)[:, best, real[best]], torch.stack(holes)[:, best, real[best]])
 
 
 def mask_counts(lengths: Tensor, t: int, iterations: int) -> Tensor:
@@ -174,12 +132,49 @@ def predict(model: ConditionalMaskedModel, canvas: Tensor, memory: Memory) -> tu
     return best.indices, best.values
 
 
-def check_options(model: ConditionalMaskedModel, iterations: int, candidates: int) -> None:
+def traced(canvases: Tensor, holes: Tensor) -> Generation:
+    """The result and its trace from one candidate's canvases [iterations, N] and what was masked before each pass."""
+    result, passes = Generation(), len(canvases)
+    for t, (canvas, masked) in enumerate(zip(canvases.tolist(), holes.tolist(), strict=True), 1):
+        places = [place for place, hole in enumerate(masked) if hole]
+        result.add(Step(canvas if t == passes else [], canvas=canvas, masked=places), limit=len(canvas))
+    return result
+
+
+def check_options(model: ConditionalMaskedModel, iterations: int, candidates: int, length_weight: float) -> None:
     """One clear sentence for options that cannot work."""
     if iterations < 1:
         raise ValueError(f"iterations is {iterations}; at least 1 pass must fill the canvas")
     if not 1 <= candidates <= model.longest:
         raise ValueError(f"candidates is {candidates}; the model tells the lengths 1 to {model.longest} apart")
+    if math.isinf(length_weight):
+        raise ValueError(f"length_weight is {length_weight}; give a number, or 0 to leave the lengths' chances aside")
+
+
+class ConditionalMaskedModel(EncoderDecoder):
+    """A translation model whose decoder fills in masked places, and which predicts the length of its translation."""
+
+    def __init__(self, shape: Shape, longest: int, *, pad: int, mask_id: int) -> None:
+        super().__init__(shape, longest)
+        self.pad, self.mask_id = pad, mask_id
+        self.lengths = LengthPredictor(shape.dim, longest)
+
+    def encode_with_length(self, source: Sequence[int] | Tensor, real: Tensor | None = None) -> tuple[Memory, Tensor]:
+        """The memory of `source` without the LENGTH token, and the log-probabilities [..., longest + 1] of lengths."""
+        with_token = None if real is None else F.pad(real, (1, 0), value=True)
+        states = self.read(self.lengths.prepend(self.embed(source)), with_token)
+        return self.remember(states[..., 1:, :], real), self.lengths(states[..., 0, :])
+
+    def fill(self, canvas: Tensor, memory: Memory) -> Tensor:
+        """Hidden states [..., tokens, dim] of a canvas [..., tokens] whose real tokens all see each other."""
+        return self.decode(canvas, memory, visible=(canvas != self.pad)[..., None, :])
+
+
+def example() -> dict[str, Any]:
+    """Model and options of the example run, shared by tests, page and benchmark."""
+    from reference_impls import zoo
+
+    return {"model": zoo.load("translation-masked"), "iterations": 10, "candidates": 1}
 
 
 def loss(
@@ -210,10 +205,3 @@ def random_mask(real: Tensor, generator: torch.Generator | None = None) -> Tenso
     share = torch.rand(len(real), generator=generator, device=real.device, dtype=torch.float64)
     count = (share * real.sum(-1)).long() + 1
     return least_certain(chance.masked_fill(~real, 2.0), count)
-
-
-def example() -> dict[str, Any]:
-    """Model and options of the example run, shared by tests, page and benchmark."""
-    from reference_impls import zoo
-
-    return {"model": zoo.load("translation-masked"), "iterations": 10, "candidates": 1}

@@ -68,33 +68,78 @@ from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.generation import Generation, Step
+from reference_impls.core.lengths import lengths_around, real_places
 from reference_impls.core.model import Shape
+from reference_impls.core.rescoring import check_teacher, text_log_p
 from reference_impls.core.seq2seq import EncoderDecoder, Memory
 
 
-class Transitions(nn.Module):
-    """Scores of neighbouring tokens: two tables [vocab, rank] and, if dynamic, a network between them."""
+@torch.inference_mode()
+@checked
+def generate(
+    model: StructuredModel,
+    source: Sequence[int],
+    *,
+    beam: int = 64,
+    bias: int = 0,
+    candidates: int = 1,
+    teacher: EncoderDecoder | None = None,
+) -> Generation:
+    """Translate `source` in one pass; with a `teacher`, into the best of `candidates` lengths around T + `bias`.
 
-    def __init__(self, vocab: int, dim: int, rank: int, *, dynamic: bool = True) -> None:
-        super().__init__()
-        self.rank, self.dynamic = rank, dynamic
-        self.before = nn.Parameter(torch.randn(vocab, rank) * rank**-0.5)  # E_1
-        self.after = nn.Parameter(torch.randn(vocab, rank) * rank**-0.5)  # E_2
-        if dynamic:
-            self.pair, self.mix = nn.Linear(2 * dim, dim), nn.Linear(dim, rank * rank)
-            nn.init.zeros_(self.mix.weight)
-            nn.init.eye_(self.mix.bias.data.view(rank, rank))
+    Raises ValueError for options that cannot work, for an empty source and for unknown tokens.
+    """
+    check_options(model, beam, candidates, teacher)
+    memory = model.encode(source)
+    # Length: the usual difference to the source and its neighbours, as many canvases as candidates.
+    room = model.longest - 1 if teacher else model.longest  # the teacher also reads the end
+    real = real_places(lengths_around(len(source) + bias, candidates, room, model.device))  # [candidates, places]
+    # Predict: one pass proposes k tokens for every place.
+    states = model.fill(real, memory)
+    scores, tokens = model.beams(states @ model.embedding.T, beam)  # [candidates, places, k]
+    # Search: the best sentence of each chain.
+    path, judged = viterbi(scores, model.transitions(tokens, states), real)
+    texts = tokens.gather(-1, path[..., None])[..., 0]  # [candidates, places]
+    if not judged.isfinite().all():
+        raise ValueError("the model's logits are not finite (NaN or infinite): check its weights")
+    # Commit: the sentence that the teacher finds likeliest.
+    if teacher is not None:
+        judged = text_log_p(teacher, teacher.encode(source), texts, real, end=model.end)
+    chosen = int(judged.argmax())
+    emitted = texts[chosen, real[chosen]].tolist()
+    result = Generation()
+    result.add(Step(emitted, canvas=emitted, passes=2 if teacher else 1), limit=len(emitted))
+    return result
 
-    def forward(self, tokens: Tensor, states: Tensor) -> Tensor:
-        """Scores [..., places - 1, k, k] of every pair from the beams tokens [..., places, k] of neighbouring places.
 
-        `states` [..., places, dim] is what the dynamic transitions depend on.
-        """
-        left, right = self.before[tokens[..., :-1, :]], self.after[tokens[..., 1:, :]]  # [..., places - 1, k, rank]
-        if self.dynamic:
-            both = torch.cat((states[..., :-1, :], states[..., 1:, :]), -1)
-            left = left @ self.mix(self.pair(both).relu()).unflatten(-1, (self.rank, self.rank))
-        return left @ right.mT
+def viterbi(scores: Tensor, moves: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    """The best path [..., places] through beams scores [..., places, k], as indices into them, and its score [...].
+
+    `moves` [..., places - 1, k, k] is what a step adds; padding, where `real` is false, changes nothing.
+    """
+    total, stay, back = scores[..., 0, :], torch.arange(scores.shape[-1], device=scores.device), []
+    # `total` holds the best score of every path to place i, by its last token.
+    for i in range(1, scores.shape[-2]):
+        step, here = (total[..., :, None] + moves[..., i - 1, :, :]).max(-2), real[..., i, None]
+        back.append(torch.where(here, step.indices, stay))
+        total = torch.where(here, step.values + scores[..., i, :], total)
+    best = total.max(-1, keepdim=True)
+    path = [best.indices]
+    for came in reversed(back):
+        path.append(came.gather(-1, path[-1]))
+    return torch.cat(path[::-1], -1), best.values[..., 0]
+
+
+def check_options(model: StructuredModel, beam: int, candidates: int, teacher: EncoderDecoder | None) -> None:
+    """One clear sentence for options that cannot work."""
+    if beam < 1:
+        raise ValueError(f"beam is {beam}; at least 1 token must be kept for every place")
+    if not 1 <= candidates <= model.longest:
+        raise ValueError(f"candidates is {candidates}; the model knows the lengths 1 to {model.longest}")
+    if candidates > 1 and teacher is None:
+        raise ValueError(f"candidates is {candidates}, but there is no teacher to choose among the lengths: give one")
+    if teacher is not None:
+        check_teacher(teacher, model)
 
 
 class StructuredModel(EncoderDecoder):
@@ -122,94 +167,37 @@ class StructuredModel(EncoderDecoder):
         return logits.gather(-1, tokens), tokens
 
 
-@torch.inference_mode()
-@checked
-def generate(
-    model: StructuredModel,
-    source: Sequence[int],
-    *,
-    beam: int = 64,
-    bias: int = 0,
-    candidates: int = 1,
-    teacher: EncoderDecoder | None = None,
-) -> Generation:
-    """Translate `source` in one pass; with a `teacher`, into the best of `candidates` lengths around T + `bias`.
+class Transitions(nn.Module):
+    """Scores of neighbouring tokens: two tables [vocab, rank] and, if dynamic, a network between them."""
 
-    Raises ValueError for options that cannot work, for an empty source and for unknown tokens.
-    """
-    check_options(model, beam, candidates, teacher)
-    memory = model.encode(source)
-    # Length: the usual difference to the source and its neighbours, as many canvases as candidates.
-    room = model.longest - 1 if teacher else model.longest  # the teacher also reads the end
-    middle = len(source) + bias - candidates // 2
-    lengths = torch.arange(middle, middle + candidates, device=model.device).clamp(1, room)
-    real = torch.arange(int(lengths.max()), device=model.device) < lengths[:, None]  # [candidates, longest of them]
-    # Predict: one pass proposes k tokens for every place.
-    states = model.fill(real, memory)
-    scores, tokens = model.beams(states @ model.embedding.T, beam)  # [candidates, places, k]
-    # Search: the best sentence of each chain.
-    places, best = viterbi(scores, model.transitions(tokens, states), real)
-    canvas = tokens.gather(-1, places[..., None])[..., 0]  # [candidates, places]
-    # Commit: the sentence that the teacher finds likeliest.
-    judged = teacher_log_p(teacher, source, canvas, real, model.end) if teacher else best  # [candidates]
-    if not (best + judged).isfinite().all():
-        raise ValueError("the logits of the model or its teacher are not finite (NaN or infinite): check the weights")
-    chosen = int(judged.argmax())
-    text = canvas[chosen, real[chosen]].tolist()
-    result = Generation()
-    result.add(Step(text, canvas=text, passes=2 if teacher else 1), limit=len(text))
-    return result
+    def __init__(self, vocab: int, dim: int, rank: int, *, dynamic: bool = True) -> None:
+        super().__init__()
+        self.rank, self.dynamic = rank, dynamic
+        self.before = nn.Parameter(torch.randn(vocab, rank) * rank**-0.5)  # E_1
+        self.after = nn.Parameter(torch.randn(vocab, rank) * rank**-0.5)  # E_2
+        if dynamic:
+            self.pair, self.mix = nn.Linear(2 * dim, dim), nn.Linear(dim, rank * rank)
+            nn.init.zeros_(self.mix.weight)
+            nn.init.eye_(self.mix.bias.data.view(rank, rank))
+
+    def forward(self, tokens: Tensor, states: Tensor) -> Tensor:
+        """Scores [..., places - 1, k, k] of every pair from the beams tokens [..., places, k] of neighbouring places.
+
+        `states` [..., places, dim] is what the dynamic transitions depend on.
+        """
+        left, right = self.before[tokens[..., :-1, :]], self.after[tokens[..., 1:, :]]  # [..., places - 1, k, rank]
+        if self.dynamic:
+            both = torch.cat((states[..., :-1, :], states[..., 1:, :]), -1)
+            left = left @ self.mix(self.pair(both).relu()).unflatten(-1, (self.rank, self.rank))
+        return left @ right.mT
 
 
-def viterbi(scores: Tensor, moves: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """The best path [..., places] through beams scores [..., places, k], as indices into them, and its score [...].
+def example() -> dict[str, Any]:
+    """Models and options of the example run, shared by tests, page and benchmark."""
+    from reference_impls import zoo
 
-    `moves` [..., places - 1, k, k] is what a step adds; padding, where `real` is false, changes nothing.
-    """
-    total, stay, back = scores[..., 0, :], torch.arange(scores.shape[-1], device=scores.device), []
-    for i in range(1, scores.shape[-2]):
-        step, here = (total[..., :, None] + moves[..., i - 1, :, :]).max(-2), real[..., i, None]
-        back.append(torch.where(here, step.indices, stay))
-        total = torch.where(here, step.values + scores[..., i, :], total)
-    best = total.max(-1, keepdim=True)
-    path = [best.indices]
-    for came in reversed(back):
-        path.append(came.gather(-1, path[-1]))
-    return torch.cat(path[::-1], -1), best.values[..., 0]
-
-
-def log_partition(scores: Tensor, moves: Tensor, real: Tensor) -> Tensor:
-    """The log of Z [...], the sum of exp(score) over all paths through the beams (forward algorithm)."""
-    total = scores[..., 0, :]
-    for i in range(1, scores.shape[-2]):
-        step = (total[..., :, None] + moves[..., i - 1, :, :]).logsumexp(-2) + scores[..., i, :]
-        total = torch.where(real[..., i, None], step, total)
-    return total.logsumexp(-1)
-
-
-def first_path(scores: Tensor, moves: Tensor, real: Tensor) -> Tensor:
-    """The score [...] of the path through the first token of every beam."""
-    return (scores[..., 0] * real).sum(-1) + (moves[..., 0, 0] * real[..., 1:]).sum(-1)
-
-
-def teacher_log_p(teacher: EncoderDecoder, source: Sequence[int], canvas: Tensor, real: Tensor, end: int) -> Tensor:
-    """The teacher's log-probability [candidates] of every sentence with its end, read in one causal pass."""
-    canvas = canvas.masked_fill(~real, end)
-    log_p = teacher.logits(teacher.decode(F.pad(canvas, (1, 0), value=end), teacher.encode(source))).log_softmax(-1)
-    each = log_p.gather(-1, F.pad(canvas, (0, 1), value=end)[..., None])[..., 0]
-    return (each * F.pad(real, (1, 0), value=True)).sum(-1)
-
-
-def check_options(model: StructuredModel, beam: int, candidates: int, teacher: EncoderDecoder | None) -> None:
-    """One clear sentence for options that cannot work."""
-    if beam < 1:
-        raise ValueError(f"beam is {beam}; at least 1 token must be kept for every place")
-    if not 1 <= candidates <= model.longest:
-        raise ValueError(f"candidates is {candidates}; the model knows the lengths 1 to {model.longest}")
-    if candidates > 1 and teacher is None:
-        raise ValueError(f"candidates is {candidates}, but there is no teacher to choose among the lengths: give one")
-    if teacher is not None and (teacher.shape.vocab, teacher.longest) != (model.shape.vocab, model.longest):
-        raise ValueError("the teacher's vocabulary or number of positions is not the model's: give it its own teacher")
+    models = {"model": zoo.load("translation-crf"), "teacher": zoo.load("translation-ar")}
+    return {**models, "beam": 16, "bias": -1, "candidates": 5}
 
 
 def loss(
@@ -236,9 +224,16 @@ def loss(
     return (chain.sum() + weight * words) / real.sum()
 
 
-def example() -> dict[str, Any]:
-    """Models and options of the example run, shared by tests, page and benchmark."""
-    from reference_impls import zoo
+def log_partition(scores: Tensor, moves: Tensor, real: Tensor) -> Tensor:
+    """The log of Z [...], the sum of exp(score) over all paths through the beams (forward algorithm)."""
+    total = scores[..., 0, :]
+    # `total` holds the log of the sum over all paths to place i, by its last token.
+    for i in range(1, scores.shape[-2]):
+        step = (total[..., :, None] + moves[..., i - 1, :, :]).logsumexp(-2) + scores[..., i, :]
+        total = torch.where(real[..., i, None], step, total)
+    return total.logsumexp(-1)
 
-    models = {"model": zoo.load("translation-crf"), "teacher": zoo.load("translation-ar")}
-    return {**models, "beam": 16, "bias": -1, "candidates": 5}
+
+def first_path(scores: Tensor, moves: Tensor, real: Tensor) -> Tensor:
+    """The score [...] of the path through the first token of every beam."""
+    return (scores[..., 0] * real).sum(-1) + (moves[..., 0, 0] * real[..., 1:]).sum(-1)
