@@ -51,6 +51,7 @@ def generate(model: EncoderDecoder, source: Sequence[int], limit: int, *, sample
     """Translate `source` into up to `limit` tokens, one pass of the decoder for each, the first after `eos`."""
     result, memory, cache, last = Generation(), model.encode(source), model.new_cache(), eos
     go_on = limit > 0
+    # The cache holds the symbol that begins a text and all words but the newest.
     while go_on:
         p = sampler.probs(model.logits(model.decode([last], memory, cache))[0])  # [vocab]
         last = int(sampler.draw(p))

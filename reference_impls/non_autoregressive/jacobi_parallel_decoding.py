@@ -26,11 +26,9 @@ Algorithm
 Guarantee
 ---------
 Exact greedy, for every start and every block: by induction a final token is the argmax of the target given final
-tokens. There are never more passes than tokens.
-
-When sampling, each pass draws its tokens anew. A token is committed only as a draw from the law after what is
-committed, and an older guess decides no more than how many such draws a pass yields, so the law is the target's as
-well. But draws agree less often than argmaxes.
+tokens. There are never more passes than tokens. When sampling, each pass draws its tokens anew; a token is committed
+only as a draw from the law after what is committed, and an older guess decides no more than how many such draws a pass
+yields, so the law is the target's as well. But draws agree less often than argmaxes.
 
 Differences from the paper
 --------------------------
@@ -41,8 +39,8 @@ Differences from the paper
    had changed.
 3. Drawing (`sampler.draw`) instead of taking the argmax extends the method to sampling.
 4. The dependency graph that the paper draws is in the trace: `canvas` holds the whole output after each pass.
-5. Published code: the authors' Jacobi decoder is given the length of the greedy translation, which an autoregressive
-   run finds for it, and reports the index of its last pass, counted from 0, as the number of iterations: one too few.
+5. Published code is given the length of the greedy translation, which an autoregressive run finds for it, and reports
+   the index of its last pass, counted from 0, as the number of iterations: one too few.
 
 Example
 -------
@@ -94,8 +92,9 @@ def generate(
     """
     check_options(prompt, algorithm, block, stretch)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
-    y: list[int] = []  # the open tokens of the block: the last iterate
+    y: list[int] = []
     go_on = limit > 0
+    # The cache holds all final tokens but the newest; `y` holds the last iterate of what is still open in the block.
     while go_on:
         # Draft: the last iterate is the guess; a new block starts as padding.
         y = y or [pad] * block_length(algorithm, block, stretch, limit, done=len(result.tokens))
@@ -104,6 +103,10 @@ def generate(
         unseen = tokens[len(cache) :]
         p = sampler.probs(target([*unseen, *guess], cache, last=len(y)))  # [open, vocab]
         y = sampler.draw(p).tolist()
+        if min(y) < 0:
+            raise ValueError(
+                "the target's logits for an open token are not finite (NaN or infinite): check it"
+            )
         # Commit: where two iterates agree they are final, and so is the next token; the cache forgets the others.
         kept = agreement(guess, y)
         emitted, y = y[: kept + 1], y[kept + 1 :]

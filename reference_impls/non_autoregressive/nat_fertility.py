@@ -14,15 +14,16 @@ among translations of several plans.
 
 Algorithm
 ---------
-1. *Fertilities*: $p_F(f_i \mid x)$, a softmax over $0, 1, \dots$ at the encoder's last state of source word $i$.
+1. *Plan*: $p_F(f_i \mid x)$ is a softmax over $0, 1, \dots$ at the encoder's last state of source word $i$. By
+   `decoding`, the plan is $f_i = \arg\max_f p_F(f \mid x)$ (`argmax`), or $f_i = \sum_f p_F(f \mid x) f$, rounded
+   (`average`), or `samples` plans are drawn from $p_F$ (`noisy`: noisy parallel decoding).
 2. *Copy*: the decoder's input is the source's input vectors, the $i$-th of them $f_i$ times, in order; place $t$ of the
    $N = \sum_i f_i$ places gets its own position.
 3. *Write*: one pass of a decoder whose self-attention sees every place but its own, with *positional attention* in
    every layer: positions are queries and keys, the decoder's states are the values. Each place takes
-   $\hat y_t = \arg\max_y p(y \mid x, f)$.
-4. *Plan*, by `decoding`. `argmax`: $f_i = \arg\max_f p_F(f \mid x)$. `average`: $f_i = \sum_f p_F(f \mid x) f$,
-   rounded. `noisy` (noisy parallel decoding): draw `samples` plans from $p_F$, write all of them as one batch, and keep
-   the text with the highest $\log p_{AR}(\hat y \mid x)$, which the teacher reads off in one pass.
+   $\hat y_t = \arg\max_y p(y \mid x, f)$. Several plans are written as one batch.
+4. *Choose*: of several texts keep the one with the highest $\log p_{AR}(\hat y \mid x)$, which the teacher reads off in
+   one pass.
 5. *Training* (`loss`): an aligner gives every word of the teacher's translation a source word, and so each source word
    its fertility: $L_{KD} = - \sum_t \log p(y_t \mid x, f) - \sum_i \log p_F(f_i \mid x)$.
 6. *Fine-tuning* (`fine_tuning_loss`): $\lambda (L_{RL} + L_{BP}) + (1 - \lambda) L_{KD}$, where
@@ -40,14 +41,14 @@ its plan. It takes one pass of the decoder, and noisy decoding one more, of the 
 Differences from the paper
 --------------------------
 1. The norms come first, the feed-forward halves are gated, and positions are learned, as everywhere in this project.
-2. A plan is cut after `longest - 1` words, so that the teacher can read it with the end; published code drops every
+2. A word has at most `most` = 9 words; published code tells 50 fertilities apart, 0 to 49.
+3. A plan is cut after `longest - 1` words, so that the teacher can read it with the end; published code drops every
    fertility from the one on with which the sum would reach twice the length of the padded source. A plan without a word
    copies the first source word once, and a text of one word sees itself.
-3. Padding and end cannot be predicted (`write`). To the teacher every text ends with the end, of which the student is
+4. Padding and end cannot be predicted (`write`). To the teacher every text ends with the end, of which the student is
    certain, so that a text which stops too early costs something in fine-tuning.
-4. The settings of the sampler, such as its temperature, apply to the draw of the plans (`drawn`).
-5. A plan that is drawn twice is written and judged once (`drawn.unique`).
-6. The zoo's model is trained by step 5 alone (`loss`), without fine-tuning.
+5. The settings of the sampler apply to the draw of the plans; a plan drawn twice is written once (`drawn.unique`).
+6. The zoo's model is trained by step 5 alone, without fine-tuning.
 7. Published code keeps each place from itself in positional attention too, and divides the teacher's log-probability by
    the number of words unless told otherwise: for 4 of the tests' 10 random models it chooses a less likely text.
 8. Published code takes the mean over the batch, the sample itself among them, from the reward of REINFORCE. For $B$
@@ -67,7 +68,7 @@ Example
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -76,23 +77,89 @@ from torch import Tensor, nn
 from reference_impls.core.arguments import checked
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.model import Attention, Norm, Shape, attention_mask
+from reference_impls.core.rescoring import check_teacher, teacher_laws, text_log_p, with_end
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.seq2seq import EncoderDecoder, Memory
 
+Decoding = Literal["argmax", "average", "noisy"]
 
-class PositionalAttention(Attention):
-    """Attention by place alone: queries and keys come from positions, values from the decoder's states."""
 
-    def __init__(self, shape: Shape) -> None:
-        super().__init__(shape)
-        self.norm = Norm(shape.dim, eps=shape.eps)
+@torch.inference_mode()
+@checked
+def generate(
+    model: FertilityModel,
+    source: Sequence[int],
+    *,
+    decoding: Decoding = "argmax",
+    teacher: EncoderDecoder | None = None,
+    samples: int = 10,
+    sampler: Sampler | None = None,
+) -> Generation:
+    """Translate `source` in one pass; with `noisy` decoding, in one for all `samples` plans and one of the `teacher`.
 
-    def forward(self, x: Tensor, places: Tensor, mask: Tensor | None) -> Tensor:
-        """What it adds to x [plans, tokens, dim], for positions `places` [tokens, dim]."""
-        q, k, _ = self.project(places, None)
-        v = self.project(self.norm(x), None)[2]
-        q, k = (t.expand(len(x), *t.shape) for t in (q, k))
-        return self.read(q, k, v, mask)
+    `sampler` draws the plans, by default from their law as it is. Raises ValueError for options that cannot work, for
+    an empty source and for unknown tokens.
+    """
+    check_options(model, decoding, teacher, samples)
+    # Plan: how often every source word is copied, once or in several ways.
+    inputs, memory, scores = model.plan(source)
+    fertility = plans(scores, decoding, samples, sampler or Sampler())  # [plans, source]
+    # Write: the texts of all plans in a single pass.
+    logits, real = model.write(inputs, fertility, memory)
+    certainty, texts = logits.softmax(-1).max(-1)  # [plans, tokens]
+    if not certainty.isfinite().all():
+        raise ValueError("the model's logits are not finite (NaN or infinite): check its weights")
+    # Choose: the teacher reads all texts in a single pass.
+    best, passes = 0, 1
+    if teacher is not None and decoding == "noisy":
+        best, passes = int(text_log_p(teacher, teacher.encode(source), texts, real, end=model.end).argmax()), 2
+    emitted = texts[best, real[best]].tolist()
+    result = Generation()
+    result.add(Step(emitted, passes=passes, canvas=emitted), limit=len(emitted))
+    return result
+
+
+def plans(scores: Tensor, decoding: Decoding, samples: int, sampler: Sampler) -> Tensor:
+    """The plans [plans, source] to write, of the fertilities' logits [source, most + 1].
+
+    Raises ValueError for logits that are not finite.
+    """
+    if scores.softmax(-1).isnan().any():
+        raise ValueError("the fertilities' logits are not finite (NaN or infinite): check the model's fertility head")
+    if decoding == "noisy":
+        drawn = sampler.draw(sampler.probs(scores).expand(samples, -1, -1))
+        return drawn.unique(dim=0)
+    return (average(scores) if decoding == "average" else scores.argmax(-1))[None]
+
+
+def average(scores: Tensor) -> Tensor:
+    """The expected fertilities [..., source], rounded, of their logits [..., source, most + 1]."""
+    counts = torch.arange(scores.shape[-1], dtype=scores.dtype, device=scores.device)
+    return (scores.softmax(-1) @ counts).round().long()
+
+
+def copies(fertility: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """For plans [plans, source]: which source word each place [plans, tokens] copies, and which places are real.
+
+    Source word i stands in `fertility[i]` neighbouring places, in order, up to `limit` places in all.
+    """
+    ends = fertility.cumsum(-1).clamp(max=limit)
+    ends = ends.where(ends[:, -1:] > 0, 1)
+    place = torch.arange(int(ends[:, -1].max()), device=ends.device).repeat(len(ends), 1)
+    origin = torch.searchsorted(ends, place, right=True)  # the first word that ends behind the place
+    return origin.clamp(max=ends.shape[-1] - 1), place < ends[:, -1:]
+
+
+def check_options(model: FertilityModel, decoding: str, teacher: EncoderDecoder | None, samples: int) -> None:
+    """One clear sentence for options that cannot work."""
+    if decoding not in get_args(Decoding):
+        raise ValueError(f"decoding is {decoding!r}; choose argmax, average or noisy")
+    if samples < 1:
+        raise ValueError(f"samples is {samples}; at least 1 plan must be drawn")
+    if decoding == "noisy" and teacher is None:
+        raise ValueError("noisy decoding needs a teacher to choose among its texts: give teacher=, or choose argmax")
+    if teacher is not None:
+        check_teacher(teacher, model)
 
 
 class FertilityModel(EncoderDecoder):
@@ -116,16 +183,17 @@ class FertilityModel(EncoderDecoder):
         The input vectors and the memory may be those of one source, or have a row for each plan.
         """
         origin, real = copies(fertility, self.longest - 1)
-        places = self.positions[: origin.shape[-1]]
+        places = self.positions[: origin.shape[-1]]  # [tokens, dim]
         inputs = inputs.expand(len(origin), *inputs.shape[-2:])
         x = inputs.take_along_dim(origin[..., None], dim=-2) + places  # [plans, tokens, dim]
         alone = (real.sum(-1) == 1)[:, None, None]
         others = ~torch.eye(len(places), dtype=torch.bool, device=x.device) | alone
         seen = attention_mask(real[:, None, :], 0, len(places), x)
         seen_others = attention_mask(real[:, None, :] & others, 0, len(places), x)
+        where = F.rms_norm(places, places.shape[-1:])
         for block, reorder, (keys, values) in zip(self.decoder, self.reorder, memory.layers, strict=True):
             x = x + block.attend(x, None, seen_others)
-            x = x + reorder(x, F.rms_norm(places, places.shape[-1:]), seen)
+            x = x + reorder(x, where, seen)
             x = x + block.consult(x, keys, values, memory.mask)
             x = x + block.feed(x)
         logits = self.logits(x)
@@ -133,90 +201,27 @@ class FertilityModel(EncoderDecoder):
         return logits, real
 
 
-@torch.inference_mode()
-@checked
-def generate(
-    model: FertilityModel,
-    source: Sequence[int],
-    *,
-    decoding: Literal["argmax", "average", "noisy"] = "argmax",
-    teacher: EncoderDecoder | None = None,
-    samples: int = 10,
-    sampler: Sampler | None = None,
-) -> Generation:
-    """Translate `source` in one pass; with `noisy` decoding, in one for all `samples` plans and one of the `teacher`.
+class PositionalAttention(Attention):
+    """Attention by place alone: queries and keys come from positions, values from the decoder's states."""
 
-    `sampler` draws the plans, by default from their law as it is. Raises ValueError for options that cannot work, for
-    an empty source and for unknown tokens.
-    """
-    check_options(model, decoding, teacher, samples)
-    # Draft: one or several plans, and their texts in a single pass.
-    inputs, memory, scores = model.plan(source)
-    if decoding == "noisy":
-        sampler = sampler or Sampler()
-        drawn = sampler.draw(sampler.probs(scores).expand(samples, -1, -1))
-        fertility = drawn.unique(dim=0)  # [plans, source]; a plan that is drawn twice is written once
-    else:
-        fertility = (average(scores) if decoding == "average" else scores.argmax(-1))[None]
-    logits, real = model.write(inputs, fertility.clamp(min=0), memory)
-    certainty, texts = logits.softmax(-1).max(-1)  # [plans, tokens]
-    # Verify: the teacher reads all texts in a single pass and chooses.
-    log_p = certainty.log().sum(-1)  # [plans]
-    if teacher is not None and decoding == "noisy":
-        words = F.one_hot(texts, model.shape.vocab)
-        log_p = expected_log_p(teacher, teacher.encode(source), words, texts, real, end=model.end)
-    if not (certainty.sum(-1) + log_p).isfinite().all():
-        raise ValueError("the logits of the model or its teacher are not finite (NaN or infinite): check the weights")
-    # Commit: the best text.
-    best = int(log_p.argmax())
-    emitted = texts[best, real[best]].tolist()
-    result = Generation()
-    result.add(Step(emitted, passes=1 + (decoding == "noisy"), canvas=emitted), limit=len(emitted))
-    return result
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        self.norm = Norm(shape.dim, eps=shape.eps)
+
+    def forward(self, x: Tensor, places: Tensor, mask: Tensor | None) -> Tensor:
+        """What it adds to x [plans, tokens, dim], for positions `places` [tokens, dim]."""
+        q, k, _ = self.project(places, None)
+        v = self.project(self.norm(x), None)[2]
+        q, k = (t.expand(len(x), *t.shape) for t in (q, k))
+        return self.read(q, k, v, mask)
 
 
-def copies(fertility: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """For plans [plans, source]: which source word each place [plans, tokens] copies, and which places are real.
+def example() -> dict[str, Any]:
+    """Models and options of the example run, shared by tests, page and benchmark."""
+    from reference_impls import zoo
 
-    Source word i stands in `fertility[i]` neighbouring places, in order, up to `limit` places in all.
-    """
-    ends = fertility.cumsum(-1).clamp(max=limit)
-    ends = ends.where(ends[:, -1:] > 0, 1)
-    place = torch.arange(int(ends[:, -1].max()), device=ends.device).repeat(len(ends), 1)
-    origin = torch.searchsorted(ends, place, right=True)  # the first word that ends behind the place
-    return origin.clamp(max=ends.shape[-1] - 1), place < ends[:, -1:]
-
-
-def average(scores: Tensor) -> Tensor:
-    """The expected fertilities [..., source], rounded, of their logits [..., source, most + 1]."""
-    counts = torch.arange(scores.shape[-1], dtype=scores.dtype, device=scores.device)
-    return (scores.softmax(-1) @ counts).nan_to_num().round().long()
-
-
-def expected_log_p(
-    teacher: EncoderDecoder, memory: Memory, p: Tensor, texts: Tensor, real: Tensor, *, end: int
-) -> Tensor:
-    """The teacher's log-probability [plans] of words drawn from p [plans, tokens, vocab] after the words of `texts`.
-
-    One pass. If p is certain of `texts` [plans, tokens], it is that of the texts themselves, with the end.
-    """
-    with torch.no_grad():
-        log_p = teacher.logits(teacher.decode(F.pad(texts, (1, 0), value=end), memory)).log_softmax(-1)
-    words = (p * log_p[:, :-1]).sum(-1).where(real, 0)
-    return words.sum(-1) + log_p[..., end].gather(-1, real.sum(-1, keepdim=True)).squeeze(-1)
-
-
-def check_options(model: FertilityModel, decoding: str, teacher: EncoderDecoder | None, samples: int) -> None:
-    """One clear sentence for options that cannot work."""
-    if decoding not in ("argmax", "average", "noisy"):
-        raise ValueError(f"decoding is {decoding!r}; choose argmax, average or noisy")
-    if samples < 1:
-        raise ValueError(f"samples is {samples}; at least 1 plan must be drawn")
-    if decoding == "noisy" and teacher is None:
-        raise ValueError("noisy decoding needs a teacher to choose among its texts: give teacher=, or choose argmax")
-    if teacher is not None and teacher.shape.vocab != model.shape.vocab:
-        sizes = f"{teacher.shape.vocab} and {model.shape.vocab} tokens"
-        raise ValueError(f"teacher and model have vocabularies of {sizes}; they must share one")
+    models = {"model": zoo.load("translation-fertility"), "teacher": zoo.load("translation-ar")}
+    return {**models, "decoding": "noisy"}
 
 
 def loss(model: FertilityModel, source: Tensor, target: Tensor, fertility: Tensor) -> Tensor:
@@ -234,6 +239,19 @@ def supervised(
     target = target[:, : logits.shape[-2]]  # as a plan is cut, so is what it should become
     words = F.cross_entropy(logits.transpose(-1, -2), target, ignore_index=model.pad, reduction="sum")
     return words + F.cross_entropy(scores[real], fertility[real].clamp(max=most), reduction="sum")
+
+
+def expected_log_p(
+    teacher: EncoderDecoder, memory: Memory, p: Tensor, texts: Tensor, real: Tensor, *, end: int
+) -> Tensor:
+    """The teacher's log-probability [plans] of words drawn from p [plans, tokens, vocab] after the words of `texts`.
+
+    If p is certain of `texts` [plans, tokens], it is that of the texts themselves, with the end. Nothing is learnt by
+    the teacher.
+    """
+    with torch.no_grad():
+        laws = teacher_laws(teacher, memory, texts, end=end)
+    return with_end((p * laws[:, :-1]).sum(-1), laws, real, end=end)
 
 
 def fine_tuning_loss(
@@ -265,11 +283,3 @@ def fine_tuning_loss(
     reinforced = (advantage * log_p).sum()
     known = supervised(model, source, target, fertility, scores=scores, logits=logits)
     return (weight * (reinforced + back_propagated) + (1 - weight) * known) / (target != model.pad).sum()
-
-
-def example() -> dict[str, Any]:
-    """Models and options of the example run, shared by tests, page and benchmark."""
-    from reference_impls import zoo
-
-    models = {"model": zoo.load("translation-fertility"), "teacher": zoo.load("translation-ar")}
-    return {**models, "decoding": "noisy"}

@@ -180,3 +180,30 @@ def test_the_published_decoder_makes_one_pass_more_than_it_reports() -> None:
 def test_wrong_options_are_one_sentence(way: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         generate(varied_model(), PROMPT, 4, sampler=Sampler(0), **way)
+
+
+def test_what_is_left_out_is_gauss_seidel_in_blocks_of_16() -> None:
+    target, given = varied_model(), {"block": 16, "stretch": 64, "pad": 0}
+    for limit in (20, 70):
+        options: dict[str, Any] = {"sampler": Sampler(0)}
+        assert generate(target, PROMPT, limit, **options) == generate(
+            target, PROMPT, limit, algorithm="gs-jacobi", **given, **options
+        )
+        hybrid = generate(target, PROMPT, limit, algorithm="hybrid", **given, **options)
+        assert hybrid == generate(target, PROMPT, limit, algorithm="hybrid", **options)
+        assert len(hybrid.tokens) == limit
+
+
+def test_logits_that_are_no_numbers_behind_the_final_tokens_are_told() -> None:
+    """The first open token is well; a later one would enter the next pass as token -1."""
+    target = varied_model()
+    project = target.project
+
+    def broken(features: torch.Tensor) -> torch.Tensor:
+        logits = project(features)
+        logits[3:] = float("nan")
+        return logits
+
+    target.project = broken  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="the target's logits for an open token are not finite"):
+        generate(target, PROMPT, 8, sampler=Sampler(0), algorithm="jacobi")

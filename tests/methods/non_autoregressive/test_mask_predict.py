@@ -222,6 +222,8 @@ def test_the_number_of_masks_is_uniform_and_includes_all_tokens() -> None:
         ({"iterations": 0}, "iterations is 0; at least 1 pass must fill the canvas"),
         ({"candidates": 0}, "candidates is 0; the model tells the lengths 1 to 12 apart"),
         ({"candidates": 13}, "candidates is 13"),
+        ({"length_weight": math.nan}, "length_weight is not a number"),
+        ({"length_weight": -math.inf}, "length_weight is -inf; give a number"),
         ({"source": []}, "give at least one token"),
         ({"source": [11]}, "token id 11 is outside the model's vocabulary of 11"),
         ({"source": [3] * 13}, "13 tokens are too many: this model knows 12 positions"),
@@ -230,3 +232,28 @@ def test_the_number_of_masks_is_uniform_and_includes_all_tokens() -> None:
 def test_bad_input_gets_one_clear_sentence(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         generate(**{"model": model_of(0), "source": [5, 3], **options})
+
+
+def test_broken_weights_are_reported_and_whose_they_are() -> None:
+    model = model_of(0)
+    nn.init.constant_(model.lengths.table[3], math.nan)  # row 0, the LENGTH token, which all others see, is whole
+    with pytest.raises(ValueError, match="the length predictor's scores are not finite"):
+        generate(model, [5, 3])
+    model = model_of(0)
+    nn.init.constant_(model.norm.weight, math.nan)
+    with pytest.raises(ValueError, match="the model's logits are not finite"):
+        generate(model, [5, 3])
+
+
+def test_what_is_left_out_is_ten_passes_over_three_lengths_by_the_papers_rule() -> None:
+    model = model_of(0)
+    given = generate(model, SOURCES[2], iterations=10, candidates=3, length_weight=0.0)
+    assert generate(model, SOURCES[2]) == given
+    source, target = torch.tensor([SOURCES[0]]), torch.tensor([[6, 7, 8, 9, 10]])
+    seeded = [torch.Generator().manual_seed(0) for _ in range(3)]
+    found, wanted = (
+        loss(model, source, target, generator=seeded[0]),
+        loss(model, source, target, generator=seeded[1], smoothing=0.1),
+    )
+    assert torch.equal(found, wanted)
+    assert not torch.isclose(found, loss(model, source, target, generator=seeded[2], smoothing=0.0))

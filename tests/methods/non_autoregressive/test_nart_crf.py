@@ -312,8 +312,36 @@ def test_one_matrix_cannot_ask_for_equal_and_then_for_different_neighbours() -> 
 def test_a_broken_teacher_is_reported() -> None:
     teacher = teacher_of()
     nn.init.constant_(teacher.norm.weight, math.nan)
-    with pytest.raises(ValueError, match="the logits of the model or its teacher are not finite"):
+    with pytest.raises(ValueError, match="the teacher's logits are not finite"):
         generate(model_of(), [5, 3], candidates=3, teacher=teacher)
+
+
+@pytest.mark.parametrize("part", ["norm.weight", "transitions.before", "transitions.mix.weight"])
+def test_a_broken_model_is_reported_and_not_its_teacher(part: str) -> None:
+    model = model_of()
+    nn.init.constant_(model.get_parameter(part), math.nan)
+    with pytest.raises(ValueError, match="the model's logits are not finite"):
+        generate(model, [5, 3], candidates=3, teacher=teacher_of())
+
+
+def test_a_model_of_one_position_writes_one_word() -> None:
+    assert len(generate(model_of(longest=1), [5]).tokens) == 1
+
+
+def test_a_teacher_may_have_more_positions_than_the_model() -> None:
+    options: dict[str, Any] = {"bias": 20, "candidates": 3}
+    result = generate(model_of(), [5, 3], teacher=teacher_of(longest=30), **options)
+    assert len(result.tokens) == 7  # the end included, the teacher reads as many as the model has positions
+
+
+def test_what_is_left_out_is_the_papers_setting() -> None:
+    """Lambda 0.5, a beam of 64, label smoothing 0.1; one length, that of the source."""
+    model, source, target = model_of(6), torch.tensor([SOURCES[0]]), torch.tensor([[2, 3, 4, 5]])
+    assert torch.equal(loss(model, source, target), loss(model, source, target, beam=64, weight=0.5, smoothing=0.1))
+    for other in ({"weight": 0.05}, {"smoothing": 0.0}, {"beam": 1}):
+        assert not torch.isclose(loss(model, source, target), loss(model, source, target, **other))
+    whole = generate(model, SOURCES[0])
+    assert whole == generate(model, SOURCES[0], beam=64, bias=0, candidates=1, teacher=None)
 
 
 @pytest.mark.parametrize(
@@ -323,8 +351,9 @@ def test_a_broken_teacher_is_reported() -> None:
         ({"candidates": 0}, "candidates is 0; the model knows the lengths 1 to 8"),
         ({"candidates": 9}, "candidates is 9"),
         ({"candidates": 3}, "there is no teacher to choose among the lengths"),
-        ({"teacher": sequence_model(EncoderDecoder, vocab=7, longest=8)}, "the teacher's vocabulary"),
-        ({"teacher": teacher_of(longest=7)}, "number of positions is not the model's"),
+        ({"teacher": sequence_model(EncoderDecoder, vocab=7, longest=8)}, "vocabularies of 7 and 6 tokens"),
+        ({"teacher": teacher_of(longest=7)}, "the teacher has 7 positions and the model 8"),
+        ({"model": model_of(longest=1), "source": [5], "teacher": teacher_of()}, "the model has 1 position"),
         ({"source": []}, "give at least one token"),
         ({"source": [VOCAB]}, "token id 6 is outside the model's vocabulary of 6"),
         ({"source": [3] * 9}, "9 tokens are too many: this model knows 8 positions"),

@@ -350,6 +350,57 @@ def test_fine_tuning_pads_like_the_loss_and_leaves_the_teacher_alone() -> None:
     assert all(p.grad is None for p in teacher.parameters())
 
 
+def test_what_is_left_out_is_a_quarter_of_fine_tuning() -> None:
+    model, teacher = model_of(8), teacher_of()
+    found, wanted, other = (
+        fine_tuning_loss(model, teacher, *batch(), sampler=Sampler(seed=3), **weight).item()
+        for weight in ({}, {"weight": 0.25}, {"weight": 0.75})
+    )
+    assert found == wanted
+    assert found != pytest.approx(other)
+
+
+def test_what_is_left_out_is_the_likeliest_plan_or_ten_drawn_as_they_are() -> None:
+    model, teacher, source = model_of(4), teacher_of(), [5, 8, 3]
+    assert generate(model, source) == generate(model, source, decoding="argmax")
+    noisy: dict[str, Any] = {"decoding": "noisy", "teacher": teacher}
+    assert generate(model, source, **noisy) == generate(model, source, samples=10, sampler=Sampler(), **noisy)
+    assert FertilityModel(model.shape, 12, pad=PAD, end=END).fertility.out_features == 10
+
+
+# ---- what is no number --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decoding", ["argmax", "average", "noisy"])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_broken_fertility_head_is_reported(decoding: Any, wrong: float) -> None:
+    """It would else plan a text, of no word or of any number, without a word about it."""
+    model = model_of(0)
+    with torch.no_grad():
+        model.fertility.bias[1] = wrong
+    with pytest.raises(ValueError, match="the fertilities' logits are not finite"):
+        generate(model, [5, 3, 8], decoding=decoding, teacher=teacher_of())
+
+
+def test_a_broken_decoder_and_a_broken_teacher_are_told_apart() -> None:
+    model, teacher = model_of(0), teacher_of()
+    nn.init.constant_(teacher.norm.weight, math.nan)
+    with pytest.raises(ValueError, match="the teacher's logits are not finite"):
+        generate(model, [5, 3], decoding="noisy", teacher=teacher)
+    nn.init.constant_(model.norm.weight, math.nan)
+    with pytest.raises(ValueError, match="the model's logits are not finite"):
+        generate(model, [5, 3], decoding="noisy", teacher=teacher)
+
+
+def test_a_fertility_that_is_forbidden_is_not_broken() -> None:
+    model = model_of(0, most=2)
+    with torch.no_grad():
+        model.fertility.bias[[0, 2]] = -math.inf
+    for decoding in ("argmax", "average", "noisy"):
+        result = generate(model, [5, 3, 8], decoding=decoding, teacher=teacher_of())  # type: ignore[arg-type]
+        assert len(result.tokens) == 3
+
+
 # ---- options ------------------------------------------------------------------------------------------------------
 
 
@@ -360,6 +411,7 @@ def test_fine_tuning_pads_like_the_loss_and_leaves_the_teacher_alone() -> None:
         ({"decoding": "noisy"}, "noisy decoding needs a teacher"),
         ({"samples": 0}, "samples is 0; at least 1 plan must be drawn"),
         ({"teacher": sequence_model(EncoderDecoder, vocab=10)}, "vocabularies of 10 and 11 tokens"),
+        ({"teacher": sequence_model(EncoderDecoder, longest=9)}, "the teacher has 9 positions and the model 12"),
         ({"source": []}, "give at least one token"),
         ({"source": [11]}, "token id 11 is outside the model's vocabulary of 11"),
         ({"source": [3] * 13}, "13 tokens are too many: this model knows 12 positions"),
