@@ -104,9 +104,7 @@ def generate(
         p = sampler.probs(target([*unseen, *guess], cache, last=len(y)))  # [open, vocab]
         y = sampler.draw(p).tolist()
         if min(y) < 0:
-            raise ValueError(
-                "the target's logits for an open token are not finite (NaN or infinite): check it"
-            )
+            raise ValueError("the target's logits for an open token are not finite (NaN or infinite): check it")
         # Commit: where two iterates agree they are final, and so is the next token; the cache forgets the others.
         kept = agreement(guess, y)
         emitted, y = y[: kept + 1], y[kept + 1 :]

@@ -100,6 +100,25 @@ def test_figures_without_a_draft():
     )
 
 
+def test_depth_and_work_are_two_figures():
+    """Two tokens left after one layer of four; later the other layers caught up on both, with the third token."""
+    result = Generation()
+    result.add(Step([1], layers=[1], work=1), limit=2)
+    result.add(Step([2], layers=[1], work=1), limit=2)
+    result.add(Step([3, 9], layers=[4, 4], work=4 + 2 * 3), limit=3)  # what is cut off was computed nevertheless
+    assert result.mean_layers == 2
+    assert result.mean_work == 4
+    assert [step.get("work") for step in result.to_dict()["steps"]] == [1, 1, 10]
+
+
+def test_work_that_no_step_counts_is_unknown():
+    result = Generation()
+    result.add(Step([1]), limit=1)
+    assert result.mean_work is None
+    assert "work" not in result.to_dict()["steps"][0]
+    assert Generation([], [Step([], work=3)]).mean_work is None
+
+
 def test_figures_of_nothing():
     assert Generation().tokens_per_pass == 0
     assert Generation().acceptance is None
