@@ -35,6 +35,7 @@ from reference_impls.speculative_decoding import (  # noqa: E402
 from reference_impls.speculative_decoding import speculative_decoding_leviathan as leviathan  # noqa: E402
 from reference_impls.speculative_decoding import speculative_sampling_chen as chen  # noqa: E402
 from reference_impls.testing import SUITES, Scene, options  # noqa: E402
+from reference_impls.testing.cases import case_of  # noqa: E402
 from reference_impls.testing.tiny import seeded, varied_model  # noqa: E402
 
 PROMPT = [5, 9, 33, 2, 17, 8, 40, 3]
@@ -189,10 +190,14 @@ PROOFS = {
 ELSEWHERE = {"passes", "three-steps", "longer-text", "tempered-nucleus"}  # counted inside our model; more of the same
 
 
+def case(module):
+    return case_of(module.__name__.rpartition(".")[2])
+
+
 def kit():
     for suite, modules in PROOFS.items():
         for module in modules:
-            for check in SUITES[suite].checks(adapted(module.generate)):
+            for check in SUITES[suite].checks(adapted(module.generate), case(module)):
                 if check.name not in ELSEWHERE:
                     yield pytest.param(check, id=f"{module.__name__.rpartition('.')[2]}-{suite}-{check.name}")
 
@@ -213,7 +218,7 @@ def test_the_kit_really_runs_on_transformers(monkeypatch):
     for module in (*EXACT, jacobi):
         generate = adapted(module.generate)
         with pytest.raises(ValueError, match="this is transformers"):
-            generate(scene.target, [5, 3], 4, sampler=Sampler(0), **options(generate, scene))
+            generate(scene.target, [5, 3], 4, sampler=Sampler(0), **options(generate, scene, case(module)))
 
 
 # ---- where it ends ------------------------------------------------------------------------------------------------
@@ -222,7 +227,7 @@ def test_the_kit_really_runs_on_transformers(monkeypatch):
 @pytest.mark.parametrize(("module", "given"), [(layerskip, {}), (calm, {"threshold": 0.5}), (eagle, {}), (medusa, {})])
 def test_a_method_that_runs_single_layers_is_told_so(module, given):
     scene = Scene(varied_model(), [5, 3], 2)
-    given = options(module.generate, scene, **given)
+    given = options(module.generate, scene, case(module), **given)
     with pytest.raises(ValueError, match=r"needs `(embed|run)` of single layers.*from_transformers"):
         adapted(module.generate)(scene.target, [5, 3], 4, sampler=Sampler(0), **given)
 

@@ -1,5 +1,7 @@
 """Checkpoints in the format of transformers: read as they are, run by every method that can, refused in a sentence."""
 
+import importlib
+import inspect
 import json
 import shutil
 import sys
@@ -22,6 +24,7 @@ from accelgen.checkpoints.reading import check_vocabulary, load  # noqa: E402
 from accelgen.cli import app  # noqa: E402
 from accelgen.taxonomy.loading import load_taxonomy  # noqa: E402
 from reference_impls import zoo  # noqa: E402
+from reference_impls.testing.cases import case_of  # noqa: E402
 
 PROMPT = "def f(x):"
 END, UNKNOWN = "<|endoftext|>", "<unk>"
@@ -343,28 +346,23 @@ def test_a_model_narrower_than_its_tokenizer_is_refused_as_a_drafter(drafter, tm
 
 # ---- running ------------------------------------------------------------------------------------------------------
 
-DRAFTED = ["speculative-decoding-leviathan", "speculative-sampling-chen", "block-verification", "specinfer", "triforce"]
-SIZES_OF = {
-    "specinfer": ["--expansion", "2,1"],
-    "triforce": ["--budget", "16", "--chunk", "2", "--sinks", "2", "--recent", "14", "--stride", "8"],
-}
-ALONE = {
-    "layerskip": ["--exit-layer", "2"],
-    "self-speculative-decoding": ["--skip-attention", "2", "--skip-feed", ""],
-    "jacobi-parallel-decoding": [],
-    "calm": ["--exits", "2", "--threshold", "1"],
-    "free": ["--exit-layer", "2", "--threshold", "1"],
-}
-UNFIT = {
-    "medusa": "heads (MedusaHeads)",
-    "eagle": "drafter (EagleDrafter)",
-    "blockwise-parallel-decoding": "heads (BlockHeads)",
-    "rest": "datastore (Datastore)",
-    "cascade-speculative-drafting": "max_gram (MaxGram)",
-    "mask-predict": "encoder-decoder",
-    "nart-crf": "encoder-decoder",
-    "nat-fertility": "encoder-decoder",
-}
+METHODS = {method.id: method for method in load_taxonomy().methods if method.is_implemented}
+FIT = {id: case for id in METHODS if not isinstance((case := case_of(id)).checkpoint, str)}
+UNFIT = {id: case.checkpoint for id in METHODS if isinstance((case := case_of(id)).checkpoint, str)}
+
+
+def parameters(id):
+    return inspect.signature(importlib.import_module(METHODS[id].module).generate).parameters
+
+
+DRAFTED = [id for id in FIT if parameters(id).keys() & {"drafter", "drafters"}]
+ALONE = [id for id in FIT if id not in DRAFTED]
+
+
+def words(id):
+    """The options of a method on a checkpoint as its case has them, in the words of the command line."""
+    plain = {name: ",".join(map(str, v)) if isinstance(v, tuple) else str(v) for name, v in FIT[id].checkpoint.items()}
+    return [word for name, value in plain.items() for word in (f"--{name.replace('_', '-')}", value)]
 
 
 def ran(id, *words):
@@ -374,11 +372,6 @@ def ran(id, *words):
 @pytest.fixture(scope="session")
 def greedy(target):
     return ran("autoregressive", "--target", target)["tokens"]
-
-
-def test_every_method_is_told_whether_it_fits():
-    known = {method.id for method in load_taxonomy().methods if method.is_implemented}
-    assert known == {*DRAFTED, *ALONE, *UNFIT, "bild"}, "say here how it runs on a checkpoint"
 
 
 def test_the_baseline_writes_what_transformers_writes(target, greedy):
@@ -396,7 +389,7 @@ def test_a_run_stops_at_the_end_of_the_text(target, greedy, tmp_path):
 
 @pytest.mark.parametrize("id", DRAFTED)
 def test_methods_with_a_drafter_keep_the_text(id, target, drafter, greedy):
-    own = ["--target", target, *SIZES_OF.get(id, [])]
+    own = ["--target", target, *words(id)]
     report = ran(id, *own, "--drafter", drafter)
     assert report["tokens"] == greedy
     assert report["options"]["target"] == str(target)
@@ -406,14 +399,8 @@ def test_methods_with_a_drafter_keep_the_text(id, target, drafter, greedy):
 
 @pytest.mark.parametrize("id", ALONE)
 def test_methods_without_a_drafter_keep_the_text(id, target, drafter, greedy):
-    assert ran(id, "--target", target, *ALONE[id])["tokens"] == greedy
-    assert "leave out --drafter" in refusal("run", id, "--target", target, *ALONE[id], "--drafter", drafter)
-
-
-def test_bild_keeps_the_text_of_a_perfect_drafter_alone(target, drafter, greedy):
-    options = ["--target", target, "--fallback", "0", "--rollback", "1000", "--drafter"]
-    assert ran("bild", *options, target)["tokens"] == greedy
-    assert ran("bild", *options, drafter)["tokens"] != greedy
+    assert ran(id, "--target", target, *words(id))["tokens"] == greedy
+    assert "leave out --drafter" in refusal("run", id, "--target", target, *words(id), "--drafter", drafter)
 
 
 def test_several_drafters_where_the_method_has_several(target, drafter):
@@ -433,8 +420,8 @@ def test_an_option_that_depends_on_the_target_has_to_be_given(target):
 
 def test_a_method_for_trained_targets_says_what_others_bring(target):
     options = ["--target", target, "--limit", "3"]
-    assert "little is gained" in accelgen("run", "layerskip", *options, *ALONE["layerskip"]).stderr
-    assert "the text gets worse" in accelgen("run", "calm", *options, *ALONE["calm"]).stderr
+    assert "little is gained" in accelgen("run", "layerskip", *options, *words("layerskip")).stderr
+    assert "the text gets worse" in accelgen("run", "calm", *options, *words("calm")).stderr
     assert accelgen("run", "autoregressive", *options).stderr == ""
 
 

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
@@ -26,6 +26,8 @@ from accelgen.exports.bundle import method_files  # noqa: E402
 from accelgen.project.places import ROOT  # noqa: E402
 from accelgen.taxonomy.loading import load_taxonomy  # noqa: E402
 from reference_impls.core.sampling import Sampler  # noqa: E402
+from reference_impls.testing.cases import case_of  # noqa: E402
+from reference_impls.testing.tiny import module_class  # noqa: E402
 
 IDS = exportable()
 LEVIATHAN = "speculative-decoding-leviathan"
@@ -52,32 +54,44 @@ def tiny(name: str, layers: int = 2) -> Any:
 
 
 def own(id: str) -> dict[str, Any]:
-    """What `generate` of transformers is given for a method beside the usual settings."""
-    drafter = {"assistant_model": tiny("llama", 1)}
-    return {
-        "autoregressive": {},
-        "jacobi-parallel-decoding": {"block": 4},
-        "rest": {"datastore": [5, 9, 33, 2, 17, 8, 40, 3, 1, 3, 5, 40, 3, 2, 40, 3], "gamma": 3},
-        "specinfer": {**drafter, "expansion": (2, 1)},
-        "bild": {**drafter, "rollback": 0.0, "gamma": 3},
-        "block-verification": {**drafter, "gamma": 3},
-        "speculative-sampling-chen": {**drafter, "gamma": 3},
-        "speculative-decoding-leviathan": {**drafter, "gamma": 3},
-    }[id]
+    """What `generate` of transformers is given for a method beside the usual settings; a model by its number of layers.
+
+    The number of guesses, a text to retrieve from and a drafter go by the names in the method's signature.
+    """
+    method, case = module_of(id), case_of(id)
+    kinds = get_type_hints(method.generate)
+    found = dict(case.checkpoint) if not isinstance(case.checkpoint, str) else {}
+    found |= {"gamma": 3} if "gamma" in kinds else {}
+    found |= {"assistant_model": 1} if kinds.keys() & {"drafter", "drafters"} else {}
+    retrieval = [name for name, kind in kinds.items() if "tokens" in made_from(kind)]
+    return found | {name: [5, 9, 33, 2, 17, 8, 40, 3, 1, 3, 5, 40, 3, 2, 40, 3] for name in retrieval}
+
+
+def made_from(kind: Any) -> list[str]:
+    """The names of what a module of this class is made from; none for what is no such class."""
+    found = module_class(kind)
+    return [] if found is None else list(inspect.signature(found).parameters)
+
+
+def module_of(id: str) -> Any:
+    path = method_files()[id].relative_to(ROOT).with_suffix("")
+    return importlib.import_module(".".join(path.parts))
 
 
 ALONE = """
 import json, sys
 import torch
 sys.modules["reference_impls"] = None
-prompt, limit, ids, seeds = json.loads(sys.argv[1])
+prompt, limit, owns, seeds = json.loads(sys.argv[1])
 ids_in = torch.tensor([prompt])
-for id in ids:
+for id, own in owns.items():
+    if "assistant_model" in own:
+        own["assistant_model"] = tiny("llama", own["assistant_model"])
     for name in ("llama", "gpt2"):
         model, call = tiny(name), {"input_ids": ids_in, "attention_mask": torch.ones_like(ids_in)}
         call |= {"max_new_tokens": limit}
         wanted = model.generate(**call, do_sample=False)
-        call |= {"custom_generate": id, "trust_remote_code": True, "local_files_only": True, **own(id)}
+        call |= {"custom_generate": id, "trust_remote_code": True, "local_files_only": True, **own}
         greedy = model.generate(**call, do_sample=False)
         drawn = [model.generate(**call, do_sample=True, temperature=0.9, seed=seed)[0].tolist() for seed in seeds]
         assert greedy.dtype == torch.long and greedy.shape == (1, len(prompt) + limit), greedy
@@ -91,10 +105,10 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], lis
     place = tmp_path_factory.mktemp("exports")
     for id in IDS:
         export_hf(id, place / id)
-    code = "from typing import Any\n" + inspect.getsource(tiny) + inspect.getsource(own) + ALONE
+    code = "from typing import Any\n" + inspect.getsource(tiny) + ALONE
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment |= {"HF_HOME": str(place / "cache"), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    command = [sys.executable, "-I", "-c", code, json.dumps([PROMPT, LIMIT, IDS, SEEDS])]
+    command = [sys.executable, "-I", "-c", code, json.dumps([PROMPT, LIMIT, {id: own(id) for id in IDS}, SEEDS])]
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -111,14 +125,14 @@ def test_greedy_text_is_that_of_generate(id: str, name: str, alone: dict[tuple[s
 
 @pytest.mark.parametrize("id", IDS)
 def test_draws_are_those_of_the_method_with_the_same_seed(id: str, alone: dict[tuple[str, str], list[Any]]) -> None:
-    path = method_files()[id].relative_to(ROOT).with_suffix("")
-    method = importlib.import_module(".".join(path.parts))
-    options = own(id)
-    if drafter := options.pop("assistant_model", None):
-        models = TransformersModel(drafter)
-        options |= {"drafters": [models]} if id == "specinfer" else {"drafter": models}
-    if "datastore" in options:
-        options["datastore"] = method.Datastore(options["datastore"])
+    method, options = module_of(id), own(id)
+    kinds = get_type_hints(method.generate)
+    if layers := options.pop("assistant_model", None):
+        drafter = TransformersModel(tiny("llama", layers))
+        options |= {"drafters": [drafter]} if "drafters" in kinds else {"drafter": drafter}
+    for name in options:
+        if "tokens" in made_from(kinds[name]):
+            options[name] = module_class(kinds[name])(options[name])
     texts = alone[id, "gpt2"][2]
     for seed, text in zip(SEEDS, texts, strict=True):
         sampler = Sampler(0.9, top_k=50, seed=seed)  # 50 is what `generate` samples from unless told otherwise

@@ -4,110 +4,72 @@ import ast
 import importlib
 import inspect
 import json
+import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
 from accelgen.exports.bundle import bundle, core_modules, method_files, parse
 from accelgen.project.places import ROOT
 from accelgen.taxonomy.loading import TaxonomyError
+from reference_impls.core.sampling import Sampler
+from reference_impls.testing import Scene, options
+from reference_impls.testing.cases import case_of
+from reference_impls.testing.tiny import language_model, module_class, sequence_model
 
 IDS = list(method_files())
 
-# Runs one bundle after another, each in a namespace of its own, where the project cannot be imported.
+# Runs one bundle after another, each in a namespace of its own, where the project cannot be imported: the calls come
+# pickled, and every class and function of the project stands for the bundle's own of the same name.
 ALONE = """
-import json, runpy, sys
-from types import SimpleNamespace
+import json, pathlib, pickle, runpy, sys
+import torch
+torch.set_num_threads(1)
 sys.modules["reference_impls"] = None
 for file in sys.argv[1:]:
     try:
-        result = tiny_run(file.removesuffix(".py"), SimpleNamespace(**runpy.run_path(file)))
+        names = runpy.run_path(file)
+        class Bundled(pickle.Unpickler):
+            def find_class(self, module, name):
+                own = module.startswith("reference_impls")
+                return names[name] if own else super().find_class(module, name)
+        with pathlib.Path(file).with_suffix(".call").open("rb") as call:
+            result = names["generate"](**Bundled(call).load()).tokens
     except Exception as error:
         result = f"{type(error).__name__}: {error}"
     print(json.dumps([file.removesuffix(".py"), result]))
 """
 
 
-def tiny_run(method: str, m: Any) -> list[int]:
-    """Tokens of a short run of a method on tiny random models, all built from the names in `m`."""
-    import torch
+def call(id: str, generate: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments of a short run on tiny random models, as the method's case builds them."""
+    takes, kind = inspect.signature(generate).parameters, module_class(get_type_hints(generate).get("model"))
+    scene = (
+        Scene(language_model(11, layers=4), [1, 2, 3], 3) if kind is None else Scene(sequence_model(kind), [3, 4, 5], 3)
+    )
+    run = {"target": scene.target, "model": scene.target, "prompt": scene.prompt, "source": scene.prompt, "limit": 12}
+    run |= {"sampler": Sampler(1.0, seed=1)}
+    own = {name: value for name, value in run.items() if name in takes}
+    ends = {"eos": 1} if kind is not None and "eos" in takes else {}
+    return own | ends | options(generate, scene, case_of(id))
 
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    shape = {"vocab": 7, "dim": 8, "heads": 2, "kv_heads": 1, "head_dim": 4, "hidden": 16}
 
-    def language_model(layers: int) -> Any:
-        return m.LanguageModel(m.Shape(layers=layers, **shape)).double()
-
-    def generate(**options: Any) -> Any:
-        return m.generate(language_model(4), [1, 2, 3], 12, sampler=m.Sampler(1.0, seed=1), **options)
-
-    runs = {
-        "autoregressive": generate,
-        "translation": lambda: m.generate(
-            m.EncoderDecoder(m.Shape(layers=1, **shape), 9).double(),
-            [2, 3, 4],
-            5,
-            sampler=m.Sampler(1.0, seed=1),
-            eos=1,
-        ),
-        "speculative-decoding-leviathan": lambda: generate(drafter=language_model(1), gamma=3),
-        "speculative-sampling-chen": lambda: generate(drafter=language_model(1), gamma=3),
-        "blockwise-parallel-decoding": lambda: generate(heads=m.BlockHeads(m.Shape(layers=4, **shape)).double()),
-        "medusa": lambda: generate(
-            heads=m.MedusaHeads(m.Shape(layers=4, **shape), 3).double(), choices=[(0,), (1,), (0, 0)]
-        ),
-        "bild": lambda: generate(drafter=language_model(1), fallback=0.2, rollback=1.5, gamma=3),
-        "eagle": lambda: generate(drafter=m.EagleDrafter(m.Shape(layers=4, **shape)).double()),
-        "rest": lambda: generate(datastore=m.Datastore([1, 2, 3, 4, 5, 6, 1, 3, 5, 0, 2, 4, 6, 0, 3, 6]), gamma=3),
-        "triforce": lambda: generate(
-            drafter=language_model(1), gamma=2, gamma_2=3, budget=8, chunk=2, sinks=1, recent=5, stride=4
-        ),
-        "specinfer": lambda: generate(drafters=[language_model(1), language_model(1)], expansion=(2, 1)),
-        "cascade-speculative-drafting": lambda: generate(
-            drafters=[language_model(1)],
-            max_gram=m.MaxGram(m.Shape(layers=1, **shape)),
-            k_matrix=((2, 1), (0, 2)),
-            lenience=0.5,
-        ),
-        "layerskip": lambda: generate(exit_layer=2, gamma=3),
-        "block-verification": lambda: generate(drafter=language_model(1), gamma=3),
-        "jacobi-parallel-decoding": lambda: generate(block=4),
-        "self-speculative-decoding": lambda: generate(skip_attention=[1, 3], skip_feed=[0, 2], threshold=0.1),
-        "free": lambda: generate(exit_layer=2, threshold=0.05, estimator=m.ThresholdEstimator(), rollback=1.5),
-        "calm": lambda: generate(exits=[1, 2], threshold=0.2),
-        "mask-predict": lambda: m.generate(
-            m.ConditionalMaskedModel(m.Shape(layers=1, **shape), 9, pad=0, mask_id=1).double(), [2, 3, 4], iterations=3
-        ),
-        "nart-crf": lambda: m.generate(
-            m.StructuredModel(m.Shape(layers=1, **shape), 9, pad=0, end=1).double(),
-            [2, 3, 4],
-            beam=3,
-            candidates=3,
-            teacher=m.EncoderDecoder(m.Shape(layers=1, **shape), 9).double(),
-        ),
-        "nat-fertility": lambda: m.generate(
-            m.FertilityModel(m.Shape(layers=1, **shape), 9, pad=0, end=1).double(),
-            [2, 3, 4],
-            decoding="noisy",
-            teacher=m.EncoderDecoder(m.Shape(layers=1, **shape), 9).double(),
-        ),
-    }
-    tokens: list[int] = runs[method]().tokens
-    return tokens
+def module_of(id: str) -> Any:
+    path = method_files()[id].relative_to(ROOT).with_suffix("")
+    return importlib.import_module(".".join(path.parts))
 
 
 @pytest.fixture(scope="module")
 def tokens_alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]]:
     folder = tmp_path_factory.mktemp("bundles")
-    files = [f"{name}.py" for name in IDS]
-    for name in IDS:
-        (folder / f"{name}.py").write_text(bundle(name), encoding="utf-8")
-    command = [sys.executable, "-I", "-c", "from typing import Any\n" + inspect.getsource(tiny_run) + ALONE, *files]
+    for id in IDS:
+        (folder / f"{id}.py").write_text(bundle(id), encoding="utf-8")
+        (folder / f"{id}.call").write_bytes(pickle.dumps(call(id, module_of(id).generate)))
+    command = [sys.executable, "-I", "-c", ALONE, *(f"{id}.py" for id in IDS)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(line) for line in done.stdout.splitlines())
@@ -115,11 +77,8 @@ def tokens_alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int
 
 @pytest.mark.parametrize("method", IDS)
 def test_bundle_runs_alone_with_the_same_tokens(method: str, tokens_alone: dict[str, list[int]]) -> None:
-    path = method_files()[method].relative_to(ROOT).with_suffix("")
-    names: dict[str, Any] = {}
-    for module in [*core_modules(), ".".join(path.parts)]:
-        names |= vars(importlib.import_module(module))
-    expected = tiny_run(method, SimpleNamespace(**names))
+    generate = module_of(method).generate
+    expected = generate(**call(method, generate)).tokens
     assert expected
     assert tokens_alone[method] == expected
 

