@@ -123,7 +123,7 @@ def _untouched(subject: Subject) -> None:
     model = own_model(subject)
     own = subject.options(Scene(model, [5, 3]))
     with untouched(model=model, **own):
-        first, again = (_fill(subject, model, [5, 3], 6, seed=4, **own | {"steps": 3}).tokens for _ in range(2))
+        first, again = (_fill(subject, model, [5, 3], 6, seed=4, steps=3, **own).tokens for _ in range(2))
     require(first == again, "the same seed gave another text")
 
 

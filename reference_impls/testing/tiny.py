@@ -11,6 +11,7 @@ import inspect
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
@@ -20,7 +21,10 @@ from reference_impls.core.cache import Cache
 from reference_impls.core.model import LanguageModel, Shape
 from reference_impls.testing.case import EMPTY, Case, Scene
 
-OWN = ("target", "model", "prompt", "source", "limit", "sampler", "eos")  # parameters that the suites themselves give
+OWN = (
+    *("target", "model", "prompt", "prompts", "source", "tokens", "limit", "limits", "length", "steps"),
+    *("sampler", "eos"),
+)  # parameters that the suites themselves give
 MASK = 2  # the token that stands for a hole
 PERIOD = 3  # a noisy drafter is wrong at every third place of the text, and nowhere else
 
@@ -73,6 +77,28 @@ def table_model(rows: Sequence[Sequence[float]]) -> LanguageModel:
         scores = torch.tensor(rows, dtype=torch.float64).log().clamp(min=-1e4)  # of -inf nothing can be a sum
         model.head[:vocab] = scores / model.norm(model.embedding).max()
     return model
+
+
+def reciting_model(text: Sequence[int], vocab: int) -> LanguageModel:
+    """A random decoder whose read-out is fitted, by least squares, so that at temperature 0 it says this text."""
+    model = language_model(vocab, dim=32)
+    assert model.head is not None
+    with torch.no_grad():
+        features = model.norm(model.run(model.embed(text[:-1])))  # [tokens - 1, dim]
+        wanted = torch.eye(vocab, dtype=features.dtype)[list(text[1:])]  # [tokens - 1, vocab]
+        model.head.copy_(10 * torch.linalg.lstsq(features, wanted).solution)
+    return model
+
+
+RECITED = (3, 7, 1, 3, 5, 9)  # over and over; what follows the 3 is told by what stood before it
+
+
+def recited(scene: Scene) -> Scene:
+    """The scene, where guesses have to be perfect with a target that repeats what the prompt says."""
+    if scene.guess != "perfect":
+        return scene
+    target = reciting_model(RECITED * 8, scene.target.shape.vocab)
+    return replace(scene, target=target, prompt=RECITED * 2)
 
 
 class Erring(LanguageModel):

@@ -3,16 +3,19 @@
 
 import importlib
 import json
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from accelgen.cli import app
+from accelgen.cli.proofs import proof
 from accelgen.taxonomy.loading import load_taxonomy
-from accelgen.taxonomy.suites import SUITES as CLAIMS
+from accelgen.taxonomy.suites import CLAIMS
 from reference_impls.core.generation import Generation, Step
 from reference_impls.testing import BUILDERS, SUITES, KitError, Scene, options, prove, verify
+from reference_impls.testing.cases import case_of
 from reference_impls.testing.tiny import flat_model
-
-PLANNED = next(method.id for method in load_taxonomy().methods if not method.is_implemented)
 
 PORT = '''
 from collections.abc import Sequence
@@ -63,30 +66,79 @@ def test_a_biased_port_is_found_out_though_its_greedy_text_is_right(port):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("no-such-method", "has no method 'no-such-method'"),
-        (PLANNED, f"{PLANNED} is not implemented yet"),
-        ("no_such_module:generate", "module 'no_such_module' cannot be imported"),
+        ("no_such_module:generate", "there is no module 'no_such_module' here"),
+        ("no_such_file.py:generate", "there is no file no_such_file.py"),
         ("my_port:missing", "has no function 'missing'"),
         ("my_port:PORT", "has no function 'PORT'"),
         ("my_port:other", "has no parameter 'limit'"),
         ("my_port:strange", "generate asks for 'oracle', which the kit cannot build"),
         (":", "module '' cannot be imported"),
+        ("exits.py:generate", "module 'exits.py' cannot be imported: it raised SystemExit (0)"),
+        ("raises.py:generate", "module 'raises.py' cannot be imported: it raised ZeroDivisionError (division by zero)"),
+        ("lacks.py:generate", "it raised ModuleNotFoundError (No module named 'nowhere')"),
+        ("slips.py:generate", "module 'slips.py' cannot be imported: it raised SyntaxError"),
+        ("raises:generate", "module 'raises' cannot be imported: it raised ZeroDivisionError"),
     ],
 )
 def test_what_cannot_be_verified_gets_one_sentence(port, name, sentence):
+    bad = {"exits": "raise SystemExit(0)", "raises": "1 / 0", "lacks": "import nowhere", "slips": "def generate(:"}
+    for file, text in bad.items():
+        Path(f"{file}.py").write_text(text)
     with pytest.raises(KitError) as error:
         verify(name)
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
+    result = CliRunner().invoke(app, ["verify", name])
+    assert result.exit_code == 2
+    assert sentence in result.stderr
 
 
-def test_an_unknown_suite_gets_one_sentence():
-    with pytest.raises(KitError, match=r"there is no suite 'nonsense'; choose among exact-law, "):
-        verify("speculative-sampling-chen", ["nonsense"])
+def test_a_port_is_named_by_its_file_too(port):
+    assert verify(f"./{port}.py:right", ["options"]).passed
+
+
+BARE = '''
+from types import SimpleNamespace
+from reference_impls.speculative_decoding.speculative_sampling_chen import generate as whole
+
+
+def bare(target, prompt, limit, *, drafter, sampler, gamma=4, eos=None):
+    """A port with a result of its own, which has tokens and nothing else."""
+    found = whole(target, prompt, limit, drafter=drafter, sampler=sampler, gamma=gamma, eos=eos)
+    return SimpleNamespace(tokens=found.tokens)
+
+
+def drawn(target, prompt, limit, *, drafter, sampler, gamma=4, eos=None):
+    """Refuses in words of its own, by a TypeError."""
+    if gamma < 1:
+        raise TypeError("there is nothing to do with such a gamma")
+    return bare(target, prompt, limit, drafter=drafter, sampler=sampler, gamma=gamma, eos=eos)
+'''
+
+
+@pytest.mark.parametrize("name", ["bare", "drawn"])
+def test_of_a_port_only_the_tokens_are_needed(tmp_path, monkeypatch, name):
+    (tmp_path / "bare_port.py").write_text(BARE)
+    monkeypatch.chdir(tmp_path)
+    report = verify(f"bare_port.py:{name}", ["greedy-identity", "accounting", "options"])
+    assert [result for result in report.results if result.outcome == "failed"] == []
+    skipped = {result.check: result.message for result in report.results if result.outcome == "skipped"}
+    assert skipped.keys() == {"kept-guesses", "noisy-use", "perfect-use", "trace", "passes", "seeds", "end-in-draft"}
+    assert set(skipped.values()) == {
+        "the result has no `steps`, and only the trace can tell: `core.generation.Step` says what it holds"
+    }
+
+
+def test_a_port_of_a_method_is_proved_in_the_scenes_of_its_case(port):
+    """Which method does not matter: here one whose `choices` no signature could tell."""
+    method = next(m for m in load_taxonomy().methods if m.is_implemented and "choices" in case_of(m.id).refused)
+    report = proof(f"{method.module}:generate", method, ["options"])
+    assert report.passed
+    assert any(result.check.startswith("choices=") for result in report.results)
 
 
 def test_every_suite_that_the_taxonomy_can_ask_for_exists():
-    assert set(SUITES) == {suite.id for suite in CLAIMS}
+    assert set(SUITES) == {claim.id for claim in CLAIMS}
 
 
 def test_skipped_checks_are_reported_with_their_reason():
@@ -128,4 +180,5 @@ def test_a_method_that_hides_its_drafting_is_found_out():
         return Generation(result.tokens, steps)
 
     found = {result.check: result.outcome for result in prove(generate, [SUITES["greedy-identity"]])}
-    assert found == {"random-guesses": "passed", "noisy-guesses": "failed", "perfect-guesses": "failed"}
+    failed = {check for check, outcome in found.items() if outcome == "failed"}
+    assert failed == {"noisy-use", "perfect-use"}
