@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from accelgen.cli import app
-from accelgen.cli.proofs import proof
 from accelgen.taxonomy.loading import load_taxonomy
 from accelgen.taxonomy.suites import CLAIMS
+from accelgen.workshop.proving import proof
 from reference_impls.core.generation import Generation, Step
 from reference_impls.testing import BUILDERS, SUITES, KitError, Scene, options, prove, verify
 from reference_impls.testing.cases import case_of
