@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from reference_impls.core.model import Shape, as_tensor
+from reference_impls.core.layers import Shape
+from reference_impls.core.model import as_tensor
 
 MASKABLE = ("eager", "sdpa")  # the kinds of attention that take a mask of any form; flash attention takes none
 LAYERED = frozenset({"blocks", "embed", "embedding", "fill", "head", "logits", "norm", "project", "run", "turn"})

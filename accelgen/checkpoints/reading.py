@@ -21,7 +21,7 @@ from torch import Tensor
 from reference_impls import zoo
 from reference_impls.core.device import find_device
 from reference_impls.core.from_transformers import check_config, from_weights, shape_of
-from reference_impls.core.model import Shape
+from reference_impls.core.layers import Shape
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.layers import Shape
+from reference_impls.core.model import LanguageModel
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 ROPES = ("default", "linear", "llama3", "yarn")  # angles that do not depend on how long the text is
