@@ -11,8 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from reference_impls.core.layers import Shape
-from reference_impls.core.model import as_tensor
+from reference_impls.core.layers import Shape, as_tensor
 
 MASKABLE = ("eager", "sdpa")  # the kinds of attention that take a mask of any form; flash attention takes none
 GROWING = {"dynamic", "longrope"}  # rotary angles that change, also of tokens read before, as a text grows

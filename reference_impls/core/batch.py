@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reference_impls.core.layers import attention_mask
-from reference_impls.core.model import LanguageModel, as_tensor
+from reference_impls.core.layers import as_tensor, attention_mask
+from reference_impls.core.model import LanguageModel
 
 T = TypeVar("T")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +33,26 @@ class Shape:
     qk_norm: bool = False  # queries and keys are normalised in each head, as in Qwen3
     rope_rates: tuple[float, ...] = ()  # radians a position for each pair, where they are not powers of rope_theta
     rope_scale: float = 1.0  # of rotated queries and of rotated keys, as YaRN has it
+
+
+def as_tensor(tokens: Sequence[int] | Tensor, vocab: int, device: torch.device) -> Tensor:
+    """Token ids as a tensor on `device`. Raises ValueError for no token or an id that is not below `vocab`.
+
+    And TypeError for what is no id. Tensors pass as they are: looking at them would cost a copy from the device.
+    """
+    if isinstance(tokens, Tensor):
+        return tokens
+    if not tokens:
+        raise ValueError("no token to run the model on: the prompt or source is empty; give at least one token")
+    try:
+        ids = list(map(index, tokens))
+    except TypeError:
+        raise TypeError(f"{tokens!r:.60} is no list of token ids; give whole numbers") from None
+    if min(ids) < 0 or max(ids) >= vocab:
+        wrong = next(t for t in ids if not 0 <= t < vocab)
+        drawn = "; -1 is what logits that are not finite give: check the weights of the drafter" if wrong == -1 else ""
+        raise ValueError(f"token id {wrong} is outside the model's vocabulary of {vocab}{drawn}")
+    return torch.tensor(ids, device=device)
 
 
 def attention_mask(visible: Tensor | None, past: int, new: int, like: Tensor) -> Tensor | None:

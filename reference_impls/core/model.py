@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import index
 from typing import cast
 
 import torch
@@ -11,27 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_impls.core.cache import Cache
-from reference_impls.core.layers import Block, Norm, Shape, Turn, attention_mask
-
-
-def as_tensor(tokens: Sequence[int] | Tensor, vocab: int, device: torch.device) -> Tensor:
-    """Token ids as a tensor on `device`. Raises ValueError for no token or an id that is not below `vocab`.
-
-    And TypeError for what is no id. Tensors pass as they are: looking at them would cost a copy from the device.
-    """
-    if isinstance(tokens, Tensor):
-        return tokens
-    if not tokens:
-        raise ValueError("no token to run the model on: the prompt or source is empty; give at least one token")
-    try:
-        ids = list(map(index, tokens))
-    except TypeError:
-        raise TypeError(f"{tokens!r:.60} is no list of token ids; give whole numbers") from None
-    if min(ids) < 0 or max(ids) >= vocab:
-        wrong = next(t for t in ids if not 0 <= t < vocab)
-        drawn = "; -1 is what logits that are not finite give: check the weights of the drafter" if wrong == -1 else ""
-        raise ValueError(f"token id {wrong} is outside the model's vocabulary of {vocab}{drawn}")
-    return torch.tensor(ids, device=device)
+from reference_impls.core.layers import Block, Norm, Shape, Turn, as_tensor, attention_mask
 
 
 class LanguageModel(nn.Module):
