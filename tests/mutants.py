@@ -347,7 +347,7 @@ CATALOGUE = [Mutant(*row[:4], row[4:]) for row in (
     ("window-keeps-rejected-tokens", TRIFORCE, "    window.crop(length)\n", "", own(TRIFORCE)),
     ("full-cache-keeps-rejected-tokens", TRIFORCE, "full.crop(len(tokens) - 1)", "full.crop(len(tokens))",
      own(TRIFORCE)),
-    ("sinks-stay-behind", TRIFORCE, "k[:, :sinks] = rotate(k[:, :sinks], turn)", "pass", own(TRIFORCE)),
+    ("sinks-stay-behind", TRIFORCE, "k[:, :sinks] = rotate(", "rotate(", own(TRIFORCE)),
     ("window-drops-the-newest", TRIFORCE, "*range(sinks + surplus, len(window.cache))",
      "*range(sinks, len(window.cache) - surplus)", own(TRIFORCE)),
     ("places-counted-in-the-cache", TRIFORCE, "positions=len(self) + ", "positions=len(self.cache) + ", own(TRIFORCE)),
