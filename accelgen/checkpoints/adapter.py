@@ -11,9 +11,10 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from reference_impls.core.model import Shape, as_tensor
+from reference_impls.core.layers import Shape, as_tensor
 
 MASKABLE = ("eager", "sdpa")  # the kinds of attention that take a mask of any form; flash attention takes none
+GROWING = {"dynamic", "longrope"}  # rotary angles that change, also of tokens read before, as a text grows
 LAYERED = frozenset({"blocks", "embed", "embedding", "fill", "head", "logits", "norm", "project", "run", "turn"})
 
 
@@ -66,8 +67,8 @@ class TransformersModel:
     one gets the same logits from the last all-reduce, and draws with the same seed, so all decide alike. So give every
     process the same prompt, options and seed.
 
-    Raises ValueError for a model in training mode, an encoder-decoder, and one that has more to roll back than keys and
-    values, such as the state of a linear-attention layer.
+    Raises ValueError for a model in training mode, an encoder-decoder, one whose rotary angles change with the text's
+    length, and one that has more to roll back than keys and values, such as the state of a linear-attention layer.
     """
 
     def __init__(self, model: Any, *, device: torch.device | str | None = None, vocab: int | None = None) -> None:
@@ -166,6 +167,13 @@ def _window(model: Any, config: Any) -> int | None:
         raise ValueError(f"{name} is an encoder-decoder; the adapter takes decoders, …ForCausalLM")
     if model.training:
         raise ValueError(f"{name} is in training mode, where dropout would change its law: call its eval() first")
+    ropes = getattr(config, "rope_parameters", None) or {}
+    for rope in (ropes, *ropes.values()):  # one for all layers, or one for each kind of layer
+        if isinstance(rope, dict) and rope.get("rope_type") in GROWING:
+            raise ValueError(
+                f"{name} has {rope['rope_type']} rotary angles, which change with the length of the text: a pass over "
+                "several tokens would write another text than one after another; choose a model with fixed angles"
+            )
     kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}
     if not kinds <= {DynamicLayer, DynamicSlidingWindowLayer} or getattr(config, "attention_chunk_size", None):
         raise ValueError(f"{name} remembers more than keys and values, or in chunks, and cannot take guesses back")

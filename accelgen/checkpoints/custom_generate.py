@@ -23,29 +23,12 @@ WITHOUT_EFFECT = {  # on the text of one sequence without a beam
     "bos_token_id", "pad_token_id", "decoder_start_token_id", "use_cache", "early_stopping", "length_penalty",
     "compile_config", "disable_compile", "transformers_version", "_from_model_config",
 }  # fmt: skip
+NEUTRAL = {"min_p": 0.0, "min_new_tokens": 0, "guidance_scale": 1.0}  # beside the defaults: values that do nothing
 HOOKS = (
     "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "streamer", "synced_gpus",
     "negative_prompt_ids", "negative_prompt_attention_mask",
 )  # fmt: skip
 LOADING = {"cache_dir", "code_revision", "force_download", "local_files_only", "proxies", "revision", "token"}
-
-
-class EndTokens(int):
-    """Several end tokens where a method asks for one: a number that equals each of them."""
-
-    tokens: frozenset[int]
-
-    @classmethod
-    def of(cls, tokens: list[int]) -> EndTokens:
-        """The number that stands for all of `tokens`."""
-        made = cls(tokens[0])
-        made.tokens = frozenset(tokens)
-        return made
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, int) and int(other) in self.tokens
-
-    __hash__ = int.__hash__
 
 
 def generate(
@@ -70,36 +53,53 @@ def generate(
     for name in HOOKS:
         value = given.pop(name, None)
         if value is not None and (isinstance(value, Tensor) or value):
-            raise ValueError(f"this method has no {name}: it judges several tokens in a pass; leave it out")
-    ids = _prompt(inputs if input_ids is None else input_ids, attention_mask)
+            raise ValueError(f"this method has no {name}: it writes its text as a whole; leave it out")
+    ids = _prompt(inputs if input_ids is None else input_ids)
     settings, options = model._prepare_generation_config(generation_config, **given)  # noqa: SLF001 - the same defaults
     _check(settings)
+    _check_padding(ids, attention_mask, settings)
     target, method = TransformersModel(model, vocab=vocab), cast("Any", decode)  # the method that stands here varies
     options = _options({key: value for key, value in options.items() if key not in LOADING})
     options |= _drafters(assistant_model, target, vocab)
     limit = _limit(settings, generation_config, model, given, ids.shape[1])
-    ends = torch.tensor([] if settings.eos_token_id is None else settings.eos_token_id).flatten().tolist()
-    eos = EndTokens.of(ends) if ends else None
+    eos = _numbers(settings.eos_token_id)
     result = method(target, ids[0].tolist(), limit, sampler=_sampler(settings, seed), eos=eos, **options)
     return torch.cat((ids, ids.new_tensor([result.tokens])), dim=1)
 
 
-def _prompt(ids: Tensor | None, attention_mask: Tensor | None) -> Tensor:
+def _prompt(ids: Tensor | None) -> Tensor:
     if ids is None or ids.dim() != 2 or ids.shape[0] != 1 or ids.shape[1] < 1:
         found = "nothing" if ids is None else f"shape {list(ids.shape)}"
         raise ValueError(f"this method continues one sequence at a time: input_ids of shape [1, n], not {found}")
+    return ids
+
+
+def _check_padding(ids: Tensor, attention_mask: Tensor | None, settings: Any) -> None:
+    """Refuse padding. Without a mask it is what `generate` takes for it: the pad token, if that does not end a text."""
+    pads = set(_numbers(settings.pad_token_id)) - set(_numbers(settings.eos_token_id))
+    if attention_mask is None and pads & set(ids[0].tolist()):
+        raise ValueError(
+            f"the prompt holds the pad token {min(pads)}, and this method takes no padding: leave it out, or give an "
+            "attention_mask of ones if it is part of the text"
+        )
     if attention_mask is not None and not bool(attention_mask.all()):
         raise ValueError("this method takes no padding: give one sequence without it, or an attention_mask of ones")
-    return ids
+
+
+def _numbers(found: Any) -> list[int]:
+    """Token ids that stand in settings as one number, several, a tensor, or None."""
+    return cast("list[int]", torch.as_tensor([] if found is None else found).flatten().tolist())
 
 
 def _check(settings: Any) -> None:
     """Refuse whatever would change the text and is not one of the settings in use."""
-    neutral = settings._get_default_generation_params()  # noqa: SLF001
+    neutral = settings._get_default_generation_params() | NEUTRAL  # noqa: SLF001
     for name, value in settings.to_dict().items():
         if name in USED | WITHOUT_EFFECT or value is None or value is False or value == neutral.get(name):
             continue
         raise ValueError(f"this method has no {name}, which is {value!r} here: pass {name}=None to go without it")
+    if settings.do_sample and settings.temperature is not None and settings.temperature <= 0:
+        raise ValueError(f"temperature is {settings.temperature}, and do_sample draws: pass do_sample=False for greedy")
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
@@ -155,4 +155,5 @@ def _sampler(settings: Any, seed: int | None) -> Sampler:
     if not settings.do_sample:
         return Sampler(0)
     chosen = int(torch.randint(2**62, ())) if seed is None else seed
-    return Sampler(settings.temperature, top_k=settings.top_k or None, top_p=settings.top_p, seed=chosen)
+    temperature = 1.0 if settings.temperature is None else settings.temperature
+    return Sampler(temperature, top_k=settings.top_k or None, top_p=settings.top_p, seed=chosen)

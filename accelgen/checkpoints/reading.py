@@ -6,10 +6,10 @@ into the layout of `LanguageModel`: loading needs the memory of the model and of
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,23 +21,26 @@ from torch import Tensor
 from reference_impls import zoo
 from reference_impls.core.device import find_device
 from reference_impls.core.from_transformers import check_config, from_weights, shape_of
-from reference_impls.core.model import Shape
+from reference_impls.core.layers import Shape
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FILES = ["*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt"]  # to be fetched
+SIZES = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"
+)  # fmt: skip
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 CONTEXT = 8  # tokens before a token that can change how it is written
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Checkpoint:
-    """A model with its tokenizer, and the token after which its texts end, if it has one."""
+    """A model with its tokenizer, and the tokens after which its texts end: one, several or none."""
 
     name: str
     model: Any  # a LanguageModel; with `keep`, what stands in for one
     tokenizer: Any
-    eos: int | None
+    eos: tuple[int, ...]
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, with what the tokenizer puts before it. Raises ValueError where there is nothing."""
@@ -65,7 +68,7 @@ class Weights(Mapping[str, Tensor]):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._files: dict[Path, Any] = {}
-        if (folder / INDEX).is_file():
+        if not (folder / SINGLE).is_file() and (folder / INDEX).is_file():  # the order of transformers
             listed = _read_json(folder / INDEX).get("weight_map")
             if not isinstance(listed, dict):
                 raise ValueError(f"{folder / INDEX} has no weight_map: fetch the checkpoint again")
@@ -83,6 +86,9 @@ class Weights(Mapping[str, Tensor]):
         path = self._place[name]
         with _damage(path):
             return self._open(path).get_tensor(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._place
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._place)
@@ -118,15 +124,13 @@ def load(
     folder = find(place)
     config = _config(transformers, folder)
     shape = None if keep else _shape(transformers, folder, config)
-    tokenizer = _tokenizer(transformers, folder)
-    known = max(tokenizer.get_vocab().values()) + 1
+    tokenizer, known = _tokenizer(transformers, folder)
     model: Any
     if shape is None or on is None:
         model = _kept(transformers, folder, dtype, on, known)
     else:
-        shape = dataclasses.replace(shape, vocab=min(shape.vocab, known))
-        model = from_weights(shape, Weights(folder), dtype, on).requires_grad_(False)
-    return Checkpoint(str(place), model, tokenizer, _end(folder, config, tokenizer, model.shape.vocab))
+        model = from_weights(shape, Weights(folder), dtype, on, known).requires_grad_(False)
+    return Checkpoint(str(place), model, tokenizer, _ends(folder, config, tokenizer, model.shape.vocab))
 
 
 def check_vocabulary(target: Checkpoint, *drafters: Checkpoint) -> None:
@@ -190,18 +194,24 @@ def find(place: str | Path) -> Path:
 
 def _config(transformers: Any, folder: Path) -> Any:
     path = folder / "config.json"
-    if "model_type" not in _read_json(path):
+    found = _read_json(path)
+    if "model_type" not in found:
         raise ValueError(f"{path} names no model_type, so it is not the configuration of a model")
+    for name in SIZES:
+        if isinstance(size := found.get(name), int) and size < 1:
+            raise ValueError(f"{path} says that {name} is {size}; it must be at least 1: fetch the checkpoint again")
     with _understood(path):
         return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
-def _tokenizer(transformers: Any, folder: Path) -> Any:
+def _tokenizer(transformers: Any, folder: Path) -> tuple[Any, int]:
+    """The tokenizer, and how many tokens it knows."""
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (ImportError, KeyError, OSError, TypeError, ValueError) as error:
-        reason = str(error).partition("\n")[0].rstrip(" :.")
-        raise ValueError(f"{folder} has no tokenizer that can be read ({reason})") from None
+        found = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        return found, max(found.get_vocab().values()) + 1
+    except Exception as error:  # noqa: BLE001 - the package tokenizers raises Exception itself
+        reason = " ".join(str(error).split()).rstrip(" :.")
+        raise ValueError(f"{folder} has no tokenizer that can be read ({type(error).__name__}: {reason})") from None
 
 
 def _shape(transformers: Any, folder: Path, config: Any) -> Shape:
@@ -227,20 +237,24 @@ def _kept(transformers: Any, folder: Path, dtype: torch.dtype, device: torch.dev
         model = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, **spread
         )
-    except (ImportError, KeyError, OSError, TypeError, ValueError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - of a damaged checkpoint transformers makes every kind of error
         raise ValueError(f"{folder}: transformers cannot load it ({' '.join(str(error).split())})") from None
     model = model if device is None else model.to(device)
     width = model.config.get_text_config(decoder=True).vocab_size
     return TransformersModel(model.eval().requires_grad_(False), vocab=min(known, width))
 
 
-def _end(folder: Path, config: Any, tokenizer: Any, vocab: int) -> int | None:
-    """The token that ends a text; of several, the tokenizer's own, else the first."""
+def _ends(folder: Path, config: Any, tokenizer: Any, vocab: int) -> tuple[int, ...]:
+    """Every token that ends a text for `generate` of transformers; where none is declared, the tokenizer's own."""
     path = folder / "generation_config.json"
-    found = (_read_json(path) if path.is_file() else {}).get("eos_token_id", getattr(config, "eos_token_id", None))
-    ends = [end for end in (found if isinstance(found, list) else [found]) if isinstance(end, int) and end < vocab]
-    own = tokenizer.eos_token_id
-    return own if own in ends or (not ends and own is not None and own < vocab) else next(iter(ends), None)
+    declared = (_read_json(path) if path.is_file() else {}).get("eos_token_id", getattr(config, "eos_token_id", None))
+    for found in (declared, tokenizer.eos_token_id):
+        ends = [end for end in (found if isinstance(found, list) else [found]) if isinstance(end, int) and end < vocab]
+        if ends:
+            return tuple(ends)
+    return ()
 
 
 def _single(folder: Path) -> Path:

@@ -20,7 +20,8 @@ from accelgen.project.files import write_whole
 from accelgen.training.language import END, PHASES
 from accelgen.training.recipes import blank
 from reference_impls import zoo
-from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.layers import Shape
+from reference_impls.core.model import LanguageModel
 from reference_impls.zoo.errors import ZooError
 
 DEFAULT = ("target", "drafter")

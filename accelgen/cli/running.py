@@ -19,7 +19,7 @@ from accelgen.taxonomy.loading import load_taxonomy, suggestion
 from accelgen.taxonomy.schema import Guarantee, Method, Need
 
 if TYPE_CHECKING:
-    from reference_impls.core.generation import Generation
+    from reference_impls.core.generation import Ends, Generation
 
 LIMIT = 64
 END_OF_TEXT = 0  # the token that stands between the texts of the zoo's corpus
@@ -46,8 +46,8 @@ class Vocabulary(Protocol):
     """How text becomes tokens, tokens become text, and a text ends."""
 
     @property
-    def eos(self) -> int | None:
-        """The token after which a text ends."""
+    def eos(self) -> Ends | None:
+        """The token after which a text ends, or several."""
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text."""

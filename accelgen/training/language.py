@@ -18,7 +18,8 @@ from torch import Tensor
 from accelgen.project.files import write_whole
 from accelgen.training.fit import fit
 from accelgen.training.quality import quality
-from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.layers import Shape
+from reference_impls.core.model import LanguageModel
 from reference_impls.early_exiting import layerskip
 from reference_impls.zoo.corpus import encode, licences, read_corpus
 from reference_impls.zoo.storage import load_state, save

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from accelgen.training import language
 from reference_impls.core.generation import Generation
-from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.layers import Shape
+from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.speculative_decoding import self_speculative_decoding as method
 from reference_impls.speculative_decoding.self_speculative_decoding import Skips

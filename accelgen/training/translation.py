@@ -17,7 +17,7 @@ from torch import Tensor
 from accelgen.training.alignment import fertilities
 from accelgen.training.fit import fit
 from reference_impls.core.cache import Cache
-from reference_impls.core.model import Shape
+from reference_impls.core.layers import Shape
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.seq2seq import EncoderDecoder
 from reference_impls.non_autoregressive import mask_predict, nart_crf, nat_fertility

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class KeysAndValues(Protocol):
+    """What attention asks of whatever keeps its keys and values: to take the new ones and give all that it may see."""
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store keys and values of new tokens; return those of the layer's whole text."""
 
 
 class Cache:

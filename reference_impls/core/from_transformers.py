@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.layers import Shape
+from reference_impls.core.model import LanguageModel
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 ROPES = ("default", "linear", "llama3", "yarn")  # angles that do not depend on how long the text is
@@ -65,20 +67,28 @@ def shape_of(model: Any) -> Shape:
     )
 
 
-def from_weights(shape: Shape, state: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device) -> LanguageModel:
+def from_weights(
+    shape: Shape, state: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device, known: int | None = None
+) -> LanguageModel:
     """A model with the weights `state`, which carry transformers' names and are read one at a time.
 
-    A `shape.vocab` below that of the weights leaves out the last tokens. Raises KeyError for a weight that is missing,
-    ValueError for one of another size.
+    `known` leaves out the tokens from there on, which pad the vocabulary. Where the weights have a head that is not the
+    embedding, it is used although the shape calls them tied, and where they have a head alone, it is both: so does
+    transformers. Raises KeyError for a weight that is missing, ValueError for one of another size.
     """
+    (embedding,), (head,) = TOP["embedding"], TOP["head"]
+    if shape.tied and {embedding, head} <= state.keys() and not torch.equal(state[embedding], state[head]):
+        shape = replace(shape, tied=False)
     with torch.device("meta"):
-        model = LanguageModel(shape).to(dtype)
+        model = LanguageModel(replace(shape, vocab=min(shape.vocab, known or shape.vocab))).to(dtype)
     model = model.to_empty(device=device)
+    padded = {"embedding": (shape.vocab, shape.dim), "head": (shape.dim, shape.vocab)}
     for name, place in model.state_dict().items():
         found = _found(name, state, shape)
-        if found.shape != place.shape:
-            raise ValueError(f"{name} is {[*found.shape]}, and the configuration wants {[*place.shape]}")
-        place.copy_(found)
+        wanted = padded.get(name, place.shape)
+        if found.shape != wanted:
+            raise ValueError(f"{name} is {[*found.shape]}, and the configuration wants {[*wanted]}")
+        place.copy_(found[tuple(map(slice, place.shape))])
     model.forget_angles()
     return model.eval()
 
@@ -86,8 +96,8 @@ def from_weights(shape: Shape, state: Mapping[str, Tensor], dtype: torch.dtype, 
 def _found(name: str, state: Mapping[str, Tensor], shape: Shape) -> Tensor:
     """The value of our tensor `name`."""
     if name in TOP:
-        value = state[TOP[name][0]]
-        value = value if name == "norm.weight" else value[: shape.vocab]
+        alone = name == "embedding" and shape.tied and TOP[name][0] not in state
+        value = state[TOP["head" if alone else name][0]]
         return value.t() if name == "head" else value
     layer, _, part = name.removeprefix("blocks.").partition(".")
     found = [state[f"model.layers.{layer}.{own}"] for own in LAYER[part]]

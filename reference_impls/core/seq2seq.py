@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_impls.core.cache import Cache
-from reference_impls.core.model import Attention, Block, Norm, Shape, as_tensor, attention_mask
+from reference_impls.core.layers import Attention, Block, Norm, Shape, as_tensor, attention_mask
 
 
 @dataclass(frozen=True)

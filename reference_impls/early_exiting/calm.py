@@ -67,7 +67,8 @@ from torch import Tensor, nn
 from reference_impls.core.arguments import checked
 from reference_impls.core.exits import layer_states, layerwise_cross_entropy, top_two_gap
 from reference_impls.core.generation import Ends, Generation, Step
-from reference_impls.core.model import LanguageModel, Norm, Shape
+from reference_impls.core.layers import Norm, Shape
+from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 
 Measure = Literal["softmax", "saturation", "classifier"]

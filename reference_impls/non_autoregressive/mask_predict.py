@@ -63,8 +63,8 @@ from torch import Tensor
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.generation import Generation, Step
+from reference_impls.core.layers import Shape
 from reference_impls.core.lengths import LengthPredictor, likeliest_lengths, real_places
-from reference_impls.core.model import Shape
 from reference_impls.core.seq2seq import EncoderDecoder, Memory
 
 

@@ -68,8 +68,8 @@ from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.generation import Generation, Step
+from reference_impls.core.layers import Shape
 from reference_impls.core.lengths import lengths_around, real_places
-from reference_impls.core.model import Shape
 from reference_impls.core.rescoring import check_teacher, text_log_p
 from reference_impls.core.seq2seq import EncoderDecoder, Memory
 

@@ -76,7 +76,7 @@ from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.generation import Generation, Step
-from reference_impls.core.model import Attention, Norm, Shape, attention_mask
+from reference_impls.core.layers import Attention, Norm, Shape, attention_mask
 from reference_impls.core.rescoring import check_teacher, teacher_laws, text_log_p, with_end
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.seq2seq import EncoderDecoder, Memory

@@ -58,7 +58,8 @@ from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.generation import Ends, Generation, Step
-from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.layers import Shape
+from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 
 

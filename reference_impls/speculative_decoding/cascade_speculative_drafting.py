@@ -69,7 +69,8 @@ from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.generation import Ends, Generation, Step
-from reference_impls.core.model import LanguageModel, Shape, as_tensor
+from reference_impls.core.layers import Shape, as_tensor
+from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.verify import check_draft, residual, verify_chain
 

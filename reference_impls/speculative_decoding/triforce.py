@@ -69,7 +69,8 @@ from torch import Tensor
 from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
 from reference_impls.core.generation import Ends, Generation, Step
-from reference_impls.core.model import LanguageModel, attention_mask, rotate
+from reference_impls.core.layers import attention_mask, rotate
+from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.verify import check_draft, verify_chain
 
@@ -129,8 +130,7 @@ def generate(
         p = sampler.probs(target.logits(hidden[-len(draft) - 1 :]))  # [draft + 1, vocab]
         kept, extra = verify_chain(sampler, draft, torch.cat([p[:0], *p_hat]), p)
         # Commit: the kept tokens and the extra one; the smaller caches follow the full one.
-        emitted = [*draft[:kept], extra]
-        tokens += emitted
+        tokens += (emitted := [*draft[:kept], extra])
         full.crop(len(tokens) - 1)
         slide(window, len(tokens) - 1, sinks, recent)
         rate = (rate + kept / len(draft)) / 2 if draft else rate
@@ -177,8 +177,7 @@ def run_with_queries(target: LanguageModel, tokens: Sequence[int], cache: Cache)
 
 def entries(cache: Cache, layer: int) -> tuple[Tensor, Tensor]:
     """A layer's keys and values [kv_heads, length, head_dim]: what a cache returns when nothing is appended."""
-    nothing = torch.empty(1, 0, 1)
-    return cache.append(layer, nothing, nothing)
+    return cache.append(layer, *torch.empty(2, 1, 0, 1))
 
 
 def choose(full: Cache, queries: Tensor, built: int, chunk: int) -> Tensor:
@@ -212,10 +211,9 @@ def slide(window: ShortCache, length: int, sinks: int, recent: int) -> None:
     window.crop(length)
     surplus = len(window.cache) - sinks - recent
     if surplus > 0:
-        turn = window.model.turn(0, 1, torch.tensor([surplus]))
         for layer in range(window.model.shape.layers):
             k, _ = entries(window.cache, layer)
-            k[:, :sinks] = rotate(k[:, :sinks], turn)
+            k[:, :sinks] = rotate(k[:, :sinks], window.model.turn(0, 1, torch.tensor([surplus])))
         window.cache.keep(0, [*range(sinks), *range(sinks + surplus, len(window.cache))])
         window.dropped += surplus
 

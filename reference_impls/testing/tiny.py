@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from reference_impls.core.cache import Cache
-from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.layers import Shape
+from reference_impls.core.model import LanguageModel
 from reference_impls.testing.case import EMPTY, Case, Scene
 
 OWN = (

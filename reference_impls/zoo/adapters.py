@@ -10,7 +10,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.layers import Shape
+from reference_impls.core.model import LanguageModel
 
 RANK = 8
 MATRICES = ("attention.qkv", "attention.out", "gate_up", "down")

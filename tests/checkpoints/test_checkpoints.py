@@ -133,15 +133,18 @@ def test_tensors_are_read_once_and_let_go(target, monkeypatch):
 
 
 def test_the_end_of_a_text_is_that_of_the_generation_config(broken):
-    assert load(broken).eos == 0
-    edit(broken / "generation_config.json", eos_token_id=[7, 0])
-    assert load(broken).eos == 0  # the tokenizer's own, where there are several
+    assert load(broken).eos == (0,)
     edit(broken / "generation_config.json", eos_token_id=[7, 9])
-    assert load(broken).eos == 7
+    assert load(broken).eos == (7, 9)
+    edit(broken / "generation_config.json", eos_token_id=[2050, 9])
+    assert load(broken).eos == (9,)  # padding has no text to end
     edit(broken / "generation_config.json", eos_token_id=2050)
-    assert load(broken).eos == 0  # padding has no text to end
+    assert load(broken).eos == (0,)  # the tokenizer's own
     edit(broken / "tokenizer_config.json", eos_token=None)
-    assert load(broken).eos is None
+    assert load(broken).eos == ()
+    (broken / "generation_config.json").unlink()
+    edit(broken / "config.json", eos_token_id=[3, 5])
+    assert load(broken).eos == (3, 5)
 
 
 def test_pieces_join_to_the_text_with_the_space_of_the_first_word(tmp_path):
@@ -228,7 +231,7 @@ BREAKS = {
     "config-a-list": (written("config.json", "[]"), "config.json holds no JSON object"),
     "config-of-nothing": (written("config.json", "{}"), "names no model_type"),
     "config-of-words": (configured(hidden_size="wide"), "describes no model that can be made"),
-    "config-of-zeros": (configured(num_attention_heads=0), "describes no model that can be made"),
+    "config-of-zeros": (configured(num_attention_heads=0), "says that num_attention_heads is 0; it must be"),
     "config-of-another-size": (configured(hidden_size=32), "and the configuration wants ["),
     "unknown-family": (configured(model_type="nonsense"), "describes no model that can be made"),
     "unsupported-family": (configured(model_type="gpt2"), "cannot import a 'gpt2' model; supported are llama,"),

@@ -269,7 +269,7 @@ def test_settings_without_effect_pass_and_none_switches_one_off() -> None:
     model.generation_config.repetition_penalty = 1.3
     with pytest.raises(ValueError, match="pass repetition_penalty=None"):
         call(model=model)
-    assert call(model=model, repetition_penalty=None, pad_token_id=3, use_cache=False) == wanted
+    assert call(model=model, repetition_penalty=None, pad_token_id=50, use_cache=False) == wanted
 
 
 # ---- the command --------------------------------------------------------------------------------------------------

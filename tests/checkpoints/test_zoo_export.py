@@ -14,7 +14,8 @@ from accelgen.checkpoints.writing import export, write_checkpoint
 from accelgen.cli import app
 from reference_impls import zoo
 from reference_impls.core.from_transformers import from_transformers
-from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.layers import Shape
+from reference_impls.core.model import LanguageModel
 
 transformers = pytest.importorskip("transformers")
 

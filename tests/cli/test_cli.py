@@ -24,7 +24,8 @@ from accelgen.taxonomy.calls import BASELINES, Baseline
 from accelgen.taxonomy.loading import load_taxonomy
 from reference_impls import zoo
 from reference_impls.core.generation import Generation, Step
-from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.layers import Shape
+from reference_impls.core.model import LanguageModel
 from reference_impls.core.seq2seq import EncoderDecoder
 from reference_impls.non_autoregressive.mask_predict import ConditionalMaskedModel
 from reference_impls.non_autoregressive.nart_crf import StructuredModel

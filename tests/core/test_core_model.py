@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from reference_impls.core.model import LanguageModel, Shape, attention_mask
+from reference_impls.core.layers import Shape, attention_mask
+from reference_impls.core.model import LanguageModel
 from reference_impls.testing import language_model
 
 TOKENS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]

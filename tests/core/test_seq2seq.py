@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from reference_impls.baselines.translation import generate as translate
-from reference_impls.core.model import Shape
+from reference_impls.core.layers import Shape
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.seq2seq import EncoderDecoder
 from reference_impls.testing.checks import counted

@@ -20,7 +20,8 @@ from accelgen.taxonomy.loading import load_taxonomy
 from reference_impls.baselines import autoregressive
 from reference_impls.core import device as devices
 from reference_impls.core.generation import Generation, Step
-from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.layers import Shape
+from reference_impls.core.model import LanguageModel
 from reference_impls.speculative_decoding import speculative_decoding_leviathan
 
 PROMPTS = [[1, 2, 3], [4], [5, 6]]

@@ -22,7 +22,8 @@ from accelgen.site import predictions
 from accelgen.site.predictions import compared, problems
 from accelgen.taxonomy.loading import load_taxonomy
 from reference_impls.baselines import autoregressive
-from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.layers import Shape
+from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.tree import Tree
 from reference_impls.speculative_decoding import specinfer

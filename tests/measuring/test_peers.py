@@ -24,7 +24,8 @@ from accelgen.taxonomy.loading import load_taxonomy
 from accelgen.training.language import silence
 from reference_impls.baselines import autoregressive
 from reference_impls.core.generation import Generation, Step
-from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.layers import Shape
+from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.speculative_decoding.rest import Datastore
 

@@ -16,7 +16,8 @@ from accelgen.measuring import bench, synthetic
 from accelgen.measuring.synthetic import SyntheticDrafter
 from accelgen.taxonomy.loading import load_taxonomy
 from reference_impls.baselines import autoregressive
-from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.layers import Shape
+from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.speculative_decoding import (
     block_verification,

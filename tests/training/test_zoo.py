@@ -11,7 +11,8 @@ import torch
 from accelgen.training import boosted, language, max_gram, parts, quality, recipes
 from accelgen.training.fit import fit, schedule
 from reference_impls import zoo
-from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.layers import Shape
+from reference_impls.core.model import LanguageModel
 from reference_impls.zoo import corpus, storage
 
 TINY = Shape(vocab=2048, dim=8, layers=1, heads=2, kv_heads=2, head_dim=4, hidden=12)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reference_impls.core.model import Shape
+from reference_impls.core.layers import Shape
 from reference_impls.core.seq2seq import EncoderDecoder
 from reference_impls.non_autoregressive.nart_crf import (
     StructuredModel,

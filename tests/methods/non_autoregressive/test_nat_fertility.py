@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from accelgen.measuring.counterexamples import reinforce
-from reference_impls.core.model import Attention, Shape
+from reference_impls.core.layers import Attention, Shape
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.seq2seq import EncoderDecoder
 from reference_impls.non_autoregressive.nat_fertility import (

@@ -199,5 +199,5 @@ def test_an_aligned_drafter_is_rolled_back_less() -> None:
 @pytest.mark.parametrize("wrong", [{"fallback": -0.1}, {"rollback": -1.0}, {"rollback": math.nan}])
 def test_a_threshold_that_means_nothing_is_one_sentence(wrong: dict[str, Any]) -> None:
     target, drafter = pair()
-    with pytest.raises(ValueError, match="must be 0 or more"):
+    with pytest.raises(ValueError, match=r"must be (0 or more|a number)"):
         generate(target, [0], 3, drafter=drafter, sampler=Sampler(0), **wrong)

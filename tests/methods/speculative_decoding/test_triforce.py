@@ -13,7 +13,8 @@ from accelgen.measuring.counterexamples import refill_from_target, two_levels
 from reference_impls.baselines.autoregressive import generate as decode
 from reference_impls.core.cache import Cache
 from reference_impls.core.generation import Generation
-from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.layers import Shape
+from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.speculative_decoding import triforce
 from reference_impls.speculative_decoding.triforce import (
