@@ -1,4 +1,4 @@
-"""Which method runs against which baseline, on what, how often: the same runs for the benchmark and for its prediction."""
+"""Which method runs against which baseline, on what and how often: the same for the benchmark and its prediction."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from accelgen.measuring.kinds import KINDS, Kind, Request, Setting, Side
+from accelgen.measuring.kinds import KINDS, Kind
 from accelgen.measuring.machine import CPU, moved
 from accelgen.measuring.pairs import Run
+from accelgen.measuring.sides import Request, Setting, Side
 from accelgen.taxonomy.schema import Method, Taxonomy
 
 

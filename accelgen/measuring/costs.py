@@ -28,6 +28,7 @@ from reference_impls.testing.cases import case_of, has_case
 
 TIMED = 8  # prompts or sentences that calls are timed on, where so many are left over
 Timed = tuple[Operation, float]  # with its seconds
+Known = dict[tuple[str, int], tuple[int, float]]  # baseline and run -> its tokens, and its expected seconds
 
 
 # ---- unit costs ---------------------------------------------------------------------------------------------------
@@ -121,7 +122,7 @@ def measure(taxonomy: Taxonomy, plan: Plan) -> tuple[list[Unit], list[Prediction
                 plan.tick(f"timing {contest.method.id}")
                 calls = [entry for which in (True, False) for entry in record(contest, i, baseline=which)[1]]
                 timed += calls if i > plan.runs else []  # the first run of a model is slower
-        units, known = Units(timed), dict[tuple[str, int], tuple[int, float]]()
+        units, known = Units(timed), Known()
         return units.rows(), [prediction(contest, plan, units, known) for contest in every]
 
 
@@ -136,7 +137,7 @@ def timed_runs(plan: Plan) -> int:
     return min(TIMED, left)
 
 
-def prediction(contest: Contest, plan: Plan, units: Units, known: dict[tuple[str, int], tuple[int, float]]) -> Prediction:
+def prediction(contest: Contest, plan: Plan, units: Units, known: Known) -> Prediction:
     """Counted calls times unit costs, for the baseline and the method on each of the benchmark's prompts.
 
     `predicted` is the median of the ratios. `target`, `draft` and `rest` are what a step costs on the average, in plain

@@ -11,159 +11,24 @@ import inspect
 import itertools
 import statistics
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from accelgen.measuring.sides import Request, Setting, Shown, Side, setting_name
+from accelgen.measuring.vocabularies import Tokens, Vocabulary, WordVocabulary, ZooVocabulary
 from accelgen.taxonomy.calls import BASELINE, BASELINES, Baseline
 from accelgen.taxonomy.schema import Call, Guarantee, Method
 
 if TYPE_CHECKING:
     from accelgen.measuring.pairs import Pair
     from reference_impls.core.generation import Generation
-    from reference_impls.core.sampling import Sampler
     from reference_impls.zoo.tasks import Example
 
-Tokens = Sequence[int]
 EXACT = (Guarantee.EXACT_DISTRIBUTION, Guarantee.EXACT_GREEDY)
 TEMPERATURES = (0.0, 0.8)
 REFINED = (1, 4, 10)  # a method that refines a text in so many passes as it is told is measured at these
-
-
-def setting_name(temperature: float) -> str:
-    """How a temperature is called."""
-    return "greedy" if temperature == 0 else f"temperature {temperature:g}"
-
-
-def plain_options(options: Mapping[str, Any]) -> list[str]:
-    """The options that are numbers or words, as people write them; models are left out."""
-    return [f"{name} {value}" for name, value in options.items() if isinstance(value, int | float | str)]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is varied between the rows of one method."""
-
-    temperature: float | None = None  # None: it draws nothing
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def title(self, options: Mapping[str, Any]) -> str:
-        """How the setting is called, beside the other options of the method."""
-        drawn = [] if self.temperature is None else [setting_name(self.temperature)]
-        return ", ".join([*drawn, *plain_options({**options, **self.options})])
-
-
-@dataclass(frozen=True)
-class Request:
-    """What one run is asked for, whoever answers it: token ids, or the ids of several texts, and how to decode."""
-
-    given: Any
-    limit: int
-    temperature: float = 0.0
-    seed: int = 0
-    eos: int | None = None
-
-    def sampler(self) -> Sampler:
-        """A fresh sampler, so that the same request gives the same text again."""
-        from reference_impls.core.sampling import Sampler
-
-        return Sampler(self.temperature, seed=self.seed)
-
-
-@dataclass(frozen=True)
-class Side:
-    """A function with the models and options that it is always called with: a method, or what it is compared with."""
-
-    module: ModuleType
-    function: Callable[..., Any]
-    options: Mapping[str, Any]
-
-    @cached_property
-    def required(self) -> frozenset[str]:
-        """The parameters that a kind has to fill: those without a default, and the end of the text."""
-        found = inspect.signature(self.function).parameters.values()
-        return frozenset(p.name for p in found if p.default is p.empty or p.name == "eos")
-
-    def choices(self) -> list[dict[str, Any]]:
-        """The choices that the function offers between words, one by one; one empty choice if it offers none."""
-        from reference_impls.testing.tiny import variants
-
-        return variants(self.function)
-
-
-class Vocabulary(Protocol):
-    """How text becomes tokens, tokens become text, and a text ends."""
-
-    @property
-    def eos(self) -> int | None:
-        """The token after which a text ends."""
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text."""
-
-    def pieces(self, prompt: Tokens, tokens: Tokens) -> list[str]:
-        """The text of each token after those of the prompt; joined they are the text."""
-
-
-class ZooVocabulary:
-    """The tokens of the zoo's language models."""
-
-    eos = 0  # the token that stands between the texts of the zoo's corpus
-    separator = ""  # between the texts of two tokens
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text."""
-        from reference_impls import zoo
-
-        return zoo.encode(text)
-
-    def pieces(self, prompt: Tokens, tokens: Tokens) -> list[str]:  # noqa: ARG002 - each token has its own text
-        """The text of each token; bytes that only together are a character stand with the last of them."""
-        from reference_impls import zoo
-
-        return zoo.pieces(tokens)
-
-    def alone(self, token: int) -> str:
-        """The text of a token that stands by itself."""
-        from reference_impls import zoo
-
-        return zoo.decode([token])
-
-
-class WordVocabulary:
-    """The words of the zoo's translation task."""
-
-    separator = " "
-
-    def __init__(self) -> None:
-        from reference_impls.zoo.tasks import END, task
-
-        self.eos, self._task = END, task("lite")
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a sentence. Raises ValueError for a word that the task does not have."""
-        return self._task.encode(text)
-
-    def pieces(self, prompt: Tokens, tokens: Tokens) -> list[str]:  # noqa: ARG002 - each token has its own text
-        """The words, with the space before each but the first."""
-        first, *others = self._task.pieces(tokens) or [""]
-        return [first, *(f" {piece}" for piece in others)]
-
-    def alone(self, token: int) -> str:
-        """The word of a token."""
-        return self._task.pieces([token])[0]
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A run that a method's page shows."""
-
-    title: str
-    request: Request
-    results: list[Generation]
-    settings: Mapping[str, float] = field(default_factory=dict)
 
 
 # ---- the kinds ----------------------------------------------------------------------------------------------------
@@ -176,6 +41,8 @@ class Kind(ABC):
     function: ClassVar[str] = "generate"
     plain: ClassVar[str]  # what a method is compared with, in words
     options: ClassVar[Mapping[str, str]]  # option of `accelgen run` -> the parameter that it fills
+    apart: ClassVar[bool] = False  # whether what is written stands by itself instead of going on
+    rewrites: ClassVar[bool] = False  # whether every pass writes the whole text
     unfit: ClassVar[str] = ""  # why it does not run on a checkpoint of the user's; empty where it does
     refined: ClassVar[str] = ""  # the parameter that says in how many passes a text is refined, where there is one
 
@@ -259,12 +126,17 @@ class Kind(ABC):
         """Encoded texts as a request has them."""
         return encoded[0]
 
+    def pieces(self, words: Vocabulary, prompt: Tokens, tokens: Tokens) -> list[str]:
+        """The text of each token that was written after the prompt."""
+        return words.pieces(prompt, tokens)
+
     def refuse(self, id: str, side: Side, asked: Sequence[str]) -> None:
         """Raise ValueError for an option of a run, such as `seed`, that the method has no use for."""
         for name in asked:
             if self.options.get(name) not in side.required:
-                why = "finds the length itself" if name == "limit" else "makes no random choices"
-                raise ValueError(f"{id} {why}: leave out --{name}")
+                own = "sampler" in inspect.signature(side.function).parameters
+                drawn = "draws with a sampler of its own" if own else "makes no random choices"
+                raise ValueError(f"{id} {'finds the length itself' if name == 'limit' else drawn}: leave out --{name}")
 
     def facts(self, own: Side) -> dict[str, Any]:  # noqa: ARG002 - some kinds need it
         """What a page must know to draw a run."""
@@ -305,6 +177,7 @@ class Translate(Kind):
     call = Call.TRANSLATE
     plain = "autoregressive translation by a model of the same size"
     options: ClassVar = {"limit": "limit", "temperature": "sampler", "seed": "sampler"}
+    apart, rewrites = True, True
     unfit = "translates with an encoder-decoder of its own"
     refined = "iterations"
 
@@ -372,7 +245,7 @@ class Translate(Kind):
         found = ((request, self.perform(own, request)) for request in requests)
         revised = ((request, results) for request, results in found if _is_revised(results[0]))
         for number, (request, results) in enumerate(itertools.islice(revised, self.SENTENCES), 1):
-            yield Shown(f"Held-out sentence that is revised, number {number}", request, results)
+            yield Shown(f"Held-out sentence, number {number}", request, results)
 
 
 class Canvas(Kind):
@@ -381,6 +254,7 @@ class Canvas(Kind):
     call = Call.CANVAS
     plain = "the same model, one place a pass"
     options: ClassVar = {"limit": "length", "temperature": "sampler", "seed": "sampler"}
+    rewrites = True
     unfit = "fills a text with a model of its own"
     refined = "steps"
 
@@ -451,6 +325,7 @@ class Classify(Kind):
     function = "predict"
     plain = "all layers of the same model"
     options: ClassVar = {}
+    apart = True
     unfit = "labels texts with an encoder of its own"
 
     def arguments(self, request: Request) -> dict[str, Any]:
@@ -463,12 +338,16 @@ class Classify(Kind):
 
         return [Generation(list(found.emitted), [found])]
 
+    def pieces(self, words: Vocabulary, prompt: Tokens, tokens: Tokens) -> list[str]:  # noqa: ARG002 - no text
+        """The number of the label."""
+        return [str(token) for token in tokens]
+
     def rival(self, id: str, own: Side, limit: int) -> Side:  # noqa: ARG002 - a label has no length
         """The method's own options that leave out no layer, as its case says them."""
         from reference_impls.testing.cases import case_of
 
         if not (exits := case_of(id).exits):
-            raise ValueError(f"the case of {id} does not say how all layers are run: end its `exits` with those options")
+            raise ValueError(f"the case of {id} does not say how all layers are run: end `exits` with that")
         return replace(own, options={**own.options, **exits[-1]})
 
     def shares(self, setting: Setting) -> str:  # noqa: ARG002 - never

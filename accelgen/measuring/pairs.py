@@ -38,7 +38,9 @@ class Pair:
         return self.baseline_seconds / self.own_seconds
 
 
-def paired(runs: Sequence[tuple[Run, Run]], title: str = "", tick: Callable[[str], None] = lambda _: None) -> list[Pair]:
+def paired(
+    runs: Sequence[tuple[Run, Run]], title: str = "", tick: Callable[[str], None] = lambda _: None
+) -> list[Pair]:
     """Time (baseline, method) pairs, after one run of each to warm up; every second pair begins with the method."""
     for run in runs[0]:
         run()

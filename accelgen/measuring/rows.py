@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from pydantic import ConfigDict, TypeAdapter
 
 R = TypeVar("R")
+R_contra = TypeVar("R_contra", contravariant=True)
 
 
 # ---- rows ---------------------------------------------------------------------------------------------------------
@@ -28,6 +29,19 @@ class Row:
         """Plain data for JSON."""
         found: dict[str, Any] = TypeAdapter(type(self)).dump_python(self, mode="json", exclude_none=True)
         return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(Row):
+    """A row of a report: whose figures it has, and at which setting."""
+
+    id: str
+    setting: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What the rows of one method at one setting have in common, whatever was measured."""
+        return self.id, self.setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +82,9 @@ class Agreement(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchRow(Spread, Agreement):
+class BenchRow(Measured, Spread, Agreement):
     """A method at one setting, against its baseline."""
 
-    id: str
-    setting: str
     tokens_per_pass: float
     acceptance: float | None = None  # kept guesses / all guesses
     mean_layers: float | None = None  # layers that stand one after the other, a token
@@ -88,11 +100,9 @@ class BenchRow(Spread, Agreement):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForcedRow(Spread, Agreement):
+class ForcedRow(Measured, Spread, Agreement):
     """A method whose drafter was right as often as asked."""
 
-    id: str
-    setting: str
     gamma: int
     tokens_per_pass: float
     expected_tokens: float  # by equation 1 of Leviathan et al. (2023)
@@ -120,11 +130,9 @@ class Unit(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction(Row):
+class Prediction(Measured):
     """A row of the benchmark as the costs of single calls promise it. Costs are in steps of plain decoding."""
 
-    id: str
-    setting: str
     tokens_per_pass: float
     target: float
     draft: float
@@ -132,10 +140,24 @@ class Prediction(Row):
     predicted: float
     runs: int
 
+
+@dataclass(frozen=True)
+class Verdict:
+    """A row of the benchmark beside its prediction."""
+
+    measured: BenchRow
+    promised: Prediction
+    number: int | None = None  # of the reason, where the two differ
+
     @property
-    def key(self) -> tuple[str, str]:
-        """What it shares with the row of the benchmark that it predicts."""
-        return self.id, self.setting
+    def id(self) -> str:
+        """The method."""
+        return self.measured.id
+
+    @property
+    def deviation(self) -> float:
+        """Measured / predicted - 1."""
+        return self.measured.speedup / self.promised.predicted - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,12 +193,10 @@ class TheirSide(SideFigures, TheirCall):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared(Row):
+class Compared(Measured):
     """What of ours stands beside what of theirs."""
 
     title: str
-    id: str
-    setting: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,27 +256,27 @@ def peer_rows(report: Mapping[str, Any]) -> list[PeerRow | FailedRow]:
 
 
 @dataclass(frozen=True)
-class Column(Generic[R]):
+class Column(Generic[R_contra]):
     """One figure of a row: how it is called, in which unit, and how it is written."""
 
     title: str
-    value: Callable[[R], Any]  # None where the row does not have it
+    value: Callable[[R_contra], Any]  # None where the row does not have it
     style: str = ""  # as `format` takes it
     unit: str = ""
     symbol: str = ""  # in the formulas of the pages
-    more: Callable[[R], str] = lambda _: ""  # what stands behind the figure
+    more: Callable[[R_contra], str] = lambda _: ""  # what stands behind the figure
 
     @property
     def head(self) -> str:
         """Title and unit, as they stand above a column."""
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
-    def figure(self, row: R) -> str:
+    def figure(self, row: R_contra) -> str:
         """The figure alone; nothing where the row does not have it."""
         value = self.value(row)
         return "" if value is None else format(value, self.style)
 
-    def show(self, row: R) -> str:
+    def show(self, row: R_contra) -> str:
         """The figure with what belongs to it."""
         return " ".join(filter(None, [self.figure(row), self.more(row)]))
 

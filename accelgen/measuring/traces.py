@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accelgen.measuring.kinds import KINDS, Shown, Tokens
+from accelgen.measuring.kinds import KINDS
+from accelgen.measuring.sides import Shown
+from accelgen.measuring.vocabularies import Tokens
 from accelgen.project.files import write_whole
 from accelgen.project.places import TRACES
 from accelgen.taxonomy.calls import BASELINES, Baseline
