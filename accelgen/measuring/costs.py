@@ -101,7 +101,7 @@ def record(contest: Contest, i: int, *, baseline: bool) -> tuple[list[Generation
         raise ValueError(f"{id} has no case, so nothing says where its time goes: write {place}")
     same = side.module is contest.own.module  # it is compared with itself, otherwise called
     recorder = Recorder()
-    with recorder.watching(side.module, side.options, case_of(id).costs if same else {}):
+    with recorder.watching(side.module, side.options, case_of(id).costs if same else {}, contest.kind.model):
         return contest.runs(i)[0 if baseline else 1](), recorder.calls
 
 

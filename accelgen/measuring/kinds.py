@@ -39,6 +39,7 @@ class Kind(ABC):
 
     call: ClassVar[Call]
     function: ClassVar[str] = "generate"
+    model: ClassVar[str] = "target"  # the parameter whose passes are counted
     plain: ClassVar[str]  # what a method is compared with, in words
     options: ClassVar[Mapping[str, str]]  # option of `accelgen run` -> the parameter that it fills
     apart: ClassVar[bool] = False  # whether what is written stands by itself instead of going on
@@ -175,6 +176,7 @@ class Translate(Kind):
     """`generate(model, source, …) -> Generation`; what has an order of its own takes limit, sampler and end too."""
 
     call = Call.TRANSLATE
+    model = "model"
     plain = "autoregressive translation by a model of the same size"
     options: ClassVar = {"limit": "limit", "temperature": "sampler", "seed": "sampler"}
     apart, rewrites = True, True
@@ -252,6 +254,7 @@ class Canvas(Kind):
     """`generate(model, prompt, length, *, steps, …) -> Generation`: a text of fixed length is filled."""
 
     call = Call.CANVAS
+    model = "model"
     plain = "the same model, one place a pass"
     options: ClassVar = {"limit": "length", "temperature": "sampler", "seed": "sampler"}
     rewrites = True
@@ -323,6 +326,7 @@ class Classify(Kind):
 
     call = Call.CLASSIFY
     function = "predict"
+    model = "model"
     plain = "all layers of the same model"
     options: ClassVar = {}
     apart = True

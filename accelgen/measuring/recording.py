@@ -68,11 +68,13 @@ class Recorder:
         return noted
 
     @contextmanager
-    def watching(self, module: ModuleType, options: Mapping[str, Any], costs: Mapping[str, str]) -> Iterator[None]:
+    def watching(
+        self, module: ModuleType, options: Mapping[str, Any], costs: Mapping[str, str], model: str = "target"
+    ) -> Iterator[None]:
         """While it lasts, models among the options, the shared pieces and the module's `costs` are noted down.
 
-        `costs` are functions of the module with the part that their time belongs to, as a case names them. Raises
-        ValueError for one that the module does not have.
+        `costs` are functions of the module with the part that their time belongs to, as a case names them; `model` is
+        the option whose passes are counted. Raises ValueError for a function that the module does not have.
         """
         if absent := next((name for name in costs if name not in vars(module)), None):
             raise ValueError(f"the case of {module.__name__} names {absent} among its costs, which is not there")
@@ -83,7 +85,7 @@ class Recorder:
             setattr(owner, attribute, self.wrap(part, who, name, getattr(owner, attribute)))
 
         try:
-            for model, (part, who) in roles(options):
+            for model, (part, who) in roles(options, model):
                 for name in public_methods(type(model)):
                     patch(model, name, part, who, name)
                 for name, child in model.named_children():  # a loop may ask a part of a model alone
@@ -100,21 +102,24 @@ class Recorder:
                 delattr(owner, attribute) if before is None else setattr(owner, attribute, before)
 
 
-def roles(options: Mapping[str, Any]) -> list[tuple[nn.Module, tuple[str, str]]]:
-    """The models among the options, each with its part and its name; a model that is there twice comes once."""
+def roles(options: Mapping[str, Any], counted: str = "target") -> list[tuple[nn.Module, tuple[str, str]]]:
+    """The models among the options, each with its part and its name; a model that is there twice comes once.
+
+    The option `counted` is the model that a method decodes with. A second model that translates is one more target.
+    """
     found: dict[int, tuple[nn.Module, tuple[str, str]]] = {}
     for key, value in options.items():
         for model in value if isinstance(value, list | tuple) else [value]:
             if isinstance(model, nn.Module):
-                found.setdefault(id(model), (model, _role(key, model)))
+                found.setdefault(id(model), (model, _role(key, model, counted)))
     return list(found.values())
 
 
-def _role(key: str, model: nn.Module) -> tuple[str, str]:
+def _role(key: str, model: nn.Module, counted: str) -> tuple[str, str]:
     if isinstance(model, EncoderDecoder):
         return "target", type(model).__name__
-    if key == "target":
-        return "target", "target"
+    if key == counted:  # a target is the same model everywhere, another model is the method's own
+        return "target", key if key == "target" else f"{type(model).__name__} of {model.shape.layers} layers"
     if isinstance(model, LanguageModel):
         return "draft", f"drafter of {model.shape.layers} layers"
     return "draft", type(model).__name__

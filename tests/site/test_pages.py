@@ -123,7 +123,7 @@ CANVAS = made_up_trace(run([step([], canvas=[2, 9]), step([2, 3], canvas=[2, 3])
 BENCH = {
     "command": "accelgen bench", "date": "2026-01-01", "machine": {"cores": 2},
     "rows": [{"id": "whole", "setting": "greedy", "tokens_per_pass": 2.345, "acceptance": 0.5, "speedup": 1.2,
-              "speedup_q1": 1.1, "speedup_q3": 1.3, "texts": 4, "identical_texts": 3, "rounding_ties": 1}],
+              "speedup_q1": 1.1, "speedup_q3": 1.3, "pairs": 9, "texts": 4, "identical_texts": 3, "rounding_ties": 1}],
 }  # fmt: skip
 ZOO = {
     "drafter": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from accelgen.exports.markdown import front_matter, join, note, section, table
-from accelgen.measuring.rows import AcceptanceFigures
+from accelgen.measuring.rows import AcceptanceFigures, read
 from accelgen.site import charts
 from accelgen.site.results import Results
 from accelgen.taxonomy.schema import Taxonomy
