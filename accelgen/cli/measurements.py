@@ -34,7 +34,7 @@ PEERS: tuple[typed.Column[Any], ...] = (
     typed.Column("transformers", lambda row: row.theirs.call),
     typed.Column("Setting", lambda row: row.setting),
     *typed.PEER_TIMES,
-    *typed.PEER_WORK,
+    typed.EQUAL,
 )
 PREDICTIONS: tuple[typed.Column[Any], ...] = (
     typed.Column("Setting", lambda row: row.setting),

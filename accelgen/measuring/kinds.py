@@ -187,9 +187,10 @@ class Translate(Kind):
     SEARCHED = 100  # among so many
 
     def arguments(self, request: Request) -> dict[str, Any]:
-        """A source; the rest is the baseline's."""
-        end = self.vocabulary().eos
-        return {"source": request.given, "limit": request.limit, "sampler": request.sampler(), "eos": end}
+        """A source; the rest is the baseline's, whose model has no more places than the task's longest sentence."""
+        words = self.vocabulary()
+        limit = min(request.limit, words.longest)
+        return {"source": request.given, "limit": limit, "sampler": request.sampler(), "eos": words.eos}
 
     def rival(self, id: str, own: Side, limit: int) -> Side:  # noqa: ARG002 - the same for all
         """The translation model that writes word by word."""

@@ -69,11 +69,11 @@ class Recorder:
 
     @contextmanager
     def watching(
-        self, module: ModuleType, options: Mapping[str, Any], costs: Mapping[str, str], model: str = "target"
+        self, module: ModuleType, options: Mapping[str, Any], costs: Mapping[str, str], counted: str = "target"
     ) -> Iterator[None]:
         """While it lasts, models among the options, the shared pieces and the module's `costs` are noted down.
 
-        `costs` are functions of the module with the part that their time belongs to, as a case names them; `model` is
+        `costs` are functions of the module with the part that their time belongs to, as a case names them; `counted` is
         the option whose passes are counted. Raises ValueError for a function that the module does not have.
         """
         if absent := next((name for name in costs if name not in vars(module)), None):
@@ -85,7 +85,7 @@ class Recorder:
             setattr(owner, attribute, self.wrap(part, who, name, getattr(owner, attribute)))
 
         try:
-            for model, (part, who) in roles(options, model):
+            for model, (part, who) in roles(options, counted):
                 for name in public_methods(type(model)):
                     patch(model, name, part, who, name)
                 for name, child in model.named_children():  # a loop may ask a part of a model alone

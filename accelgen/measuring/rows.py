@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter
@@ -27,7 +28,7 @@ class Row:
 
     def as_data(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        found: dict[str, Any] = TypeAdapter(type(self)).dump_python(self, mode="json", exclude_none=True)
+        found: dict[str, Any] = _adapter(type(self)).dump_python(self, mode="json", exclude_none=True)
         return found
 
 
@@ -237,9 +238,15 @@ class AcceptanceFigures(Row):
     first_rounds: list[list[bool]]
 
 
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
 def read(kind: type[R], data: Mapping[str, Any]) -> R:
     """A row of plain data. Raises pydantic's ValidationError, a ValueError, for a key or a value that does not fit."""
-    return TypeAdapter(kind).validate_python(data)
+    found: R = _adapter(kind).validate_python(data)
+    return found
 
 
 def rows_of(kind: type[R], report: Mapping[str, Any] | None) -> list[R]:
@@ -352,6 +359,7 @@ def _parts(row: PeerRow) -> str | None:
     return f"{SPEEDUP.figure(row.loop)} × {SPEEDUP.figure(row.algorithm)}" if row.loop and row.algorithm else None
 
 
+EQUAL: Column[PeerRow] = Column("Equal texts", lambda row: row.equal_texts or None)
 RATIO: Column[PeerRow] = _speedup("Their time / ours")
 PEER_TIMES: tuple[Column[PeerRow], ...] = (
     RATIO,
@@ -361,7 +369,7 @@ PEER_TIMES: tuple[Column[PeerRow], ...] = (
 )
 PEER_WORK: tuple[Column[PeerRow], ...] = (
     Column("Guesses per pass, ours / theirs", _both(_guesses)),
-    Column("Equal texts", lambda row: row.equal_texts or None),
+    EQUAL,
     Column("Working memory, ours / theirs", _both(_megabytes), unit="MB"),
 )
 

@@ -56,6 +56,7 @@ class WordVocabulary:
         from reference_impls.zoo.tasks import END, task
 
         self.eos, self._task = END, task("lite")
+        self.longest = self._task.longest  # tokens of a sentence
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a sentence. Raises ValueError for a word that the task does not have."""

@@ -34,6 +34,7 @@ from reference_impls.core.cache import Cache
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.tree import Tree
+from reference_impls.testing.case import Case
 
 TAXONOMY = load_taxonomy()
 
@@ -124,15 +125,11 @@ def test_everything_is_as_before_afterwards_even_after_an_error():
 
 @pytest.mark.usefixtures("trial_zoo")
 def test_a_cost_that_the_module_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(
-        vars(sys.modules["reference_impls.testing.cases.trial_continue"]), "CASE", _case({"gone": "rest"})
+    monkeypatch.setattr(
+        sys.modules["reference_impls.testing.cases.trial_continue"], "CASE", Case(costs={"gone": "rest"})
     )
     with pytest.raises(ValueError, match=r"the case of speculation names gone among its costs, which is not there"):
         recorded(contest(Call.CONTINUE))
-
-
-def _case(costs: dict[str, Any]) -> Any:
-    return type(TRIALS[Call.CONTINUE][2])(costs=costs)
 
 
 @pytest.mark.usefixtures("trial_zoo")
@@ -147,7 +144,7 @@ def test_a_method_without_a_case_is_not_taken_as_free(monkeypatch: pytest.Monkey
 @pytest.mark.usefixtures("trial_zoo")
 @pytest.mark.parametrize("call", Call)
 @pytest.mark.parametrize("baseline", [True, False])
-def test_the_passes_of_every_kind_are_counted(call: Call, baseline: bool):
+def test_the_passes_of_every_kind_are_counted(call: Call, *, baseline: bool):
     results, calls = recorded(contest(call, limit=4), baseline=baseline)
     passes = [c for c in calls if c.part == "target" and c.name in ("forward", "decode", "run")]
     assert len(passes) == sum(result.passes for result in results)
@@ -191,10 +188,10 @@ def test_unit_costs_are_medians_and_straight_lines_between_them():
         units.seconds(Operation("draft", "drafter", "forward", "", 1))
 
 
-def world(clock: Clock, target_cost: Any, drafter_cost: Any, gamma: int, limit: int, wait: float = 0.0) -> Contest:
-    """A greedy contest between models of known costs; the method dawdles for `wait` seconds."""
+def world(clock: Clock, costs_of: tuple[Any, Any], gamma: int, limit: int, wait: float = 0.0) -> Contest:
+    """A greedy contest of target and drafter with known costs; the method dawdles for `wait` seconds."""
     made = contest(Call.CONTINUE, limit=limit)
-    target, drafter = clock.costing(tiny(0), target_cost), clock.costing(tiny(0), drafter_cost)
+    target, drafter = (clock.costing(tiny(0), cost) for cost in costs_of)
     own = made.kind.side(made.own.module, {"target": target, "drafter": drafter, "gamma": gamma})
 
     @functools.wraps(speculate)
@@ -218,7 +215,8 @@ def test_in_a_world_of_known_costs_the_prediction_is_the_formula(clock: Clock, g
 
     Beyond that the prompt is read: the first pass of both has its tokens more.
     """
-    made = world(clock, lambda k: 3 + 0.3 * (min(k, gamma + 1) - 1), lambda k: 0.6 * min(k, 2), gamma, 10 * (gamma + 1))
+    known = lambda k: 3 + 0.3 * (min(k, gamma + 1) - 1), lambda k: 0.6 * min(k, 2)
+    made = world(clock, known, gamma, 10 * (gamma + 1))
     row = predicted(made)
     drafts = gamma + 1  # the last guess of a draft is read with the token after it, and the prompt counts as two
     plain = 3 + 0.3 * gamma / (10 * (gamma + 1))  # the baseline's first pass reads the prompt
@@ -232,8 +230,8 @@ def test_in_a_world_of_known_costs_the_prediction_is_the_formula(clock: Clock, g
 @pytest.mark.usefixtures("trial_zoo")
 def test_what_no_call_accounts_for_is_not_predicted(clock: Clock):
     """The method's own time does not enter: a loop that dawdles is predicted like one that does not."""
-    quick = predicted(world(clock, lambda _: 1.0, lambda _: 0.5, 2, 12))
-    assert predicted(world(clock, lambda _: 1.0, lambda _: 0.5, 2, 12, wait=1000)) == quick
+    known = lambda _: 1.0, lambda _: 0.5
+    assert predicted(world(clock, known, 2, 12, wait=1000)) == predicted(world(clock, known, 2, 12))
 
 
 def test_what_is_watched_everywhere_is_there():

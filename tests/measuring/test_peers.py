@@ -38,7 +38,7 @@ from accelgen.measuring.their_generate import DEFAULTS, Call, Peer, draft_temper
 
 VOCAB, LAYERS, EXIT_LAYER, GAMMA = 24, 4, 2, 3
 PROMPTS = [[1, 2, 3, 1, 2], [4, 9]]
-PLAN = Plan(prompts=2, limit=14)
+PLAN = Plan(prompts=2, limit=8)
 
 
 def model(seed, layers=LAYERS):
@@ -392,7 +392,7 @@ def test_the_number_of_runs_is_known_before(lines):
 def page(found):
     report = {
         "command": "accelgen bench --peers", **environment(),
-        "settings": {"prompts": 2, "limit": 14, "repeat": 1, **peers.settings()},
+        "settings": {"prompts": 2, "limit": 8, "repeat": 1, **peers.settings()},
     }  # fmt: skip
     report["versions"] |= peers.versions()
     return fragments(load_taxonomy(), Results(peers=report | {"rows": [row.as_data() for row in found]}))["peers"]
@@ -471,7 +471,7 @@ def test_the_page_shows_every_figure_with_its_setup(rows):
     assert f"Plain decoding: their time is {rows[0].speedup:.2f} times ours, by the loop alone." in text
     drafted = rows[1]
     assert f"{drafted.loop.speedup:.2f} by the loop and {drafted.algorithm.speedup:.2f} by the drafting" in text
-    for fact in ("Command: `accelgen bench --peers`", transformers.__version__, "2 rounds, 14 tokens", "1 thread"):
+    for fact in ("Command: `accelgen bench --peers`", transformers.__version__, "2 rounds, 8 tokens", "1 thread"):
         assert fact in text
     for table in (block for block in text.split("\n\n") if block.startswith("| ")):
         assert len({line.count("|") for line in table.splitlines()}) == 1

@@ -63,9 +63,7 @@ def fill(model: LanguageModel, prompt: Any, length: int, *, sampler: Sampler, st
 
 
 @torch.inference_mode()
-def together(
-    target: LanguageModel, prompts: Any, limits: Any, *, sampler: Sampler, eos: Any = None
-) -> list[Generation]:
+def together(target: LanguageModel, prompts: Any, limits: Any, *, sampler: Sampler) -> list[Generation]:
     """Sequences in turn, a token each."""
     rows = [
         (list(prompt), target.new_cache(), Generation(), limit) for prompt, limit in zip(prompts, limits, strict=True)
@@ -75,7 +73,7 @@ def together(
         for row in list(open_rows):
             tokens, cache, result, limit = row
             tokens.append(int(sampler.draw(sampler.probs(target(tokens[len(cache) :], cache, last=1)[0]))))
-            if not result.add(Step(tokens[-1:]), limit, eos):
+            if not result.add(Step(tokens[-1:]), limit):
                 open_rows.remove(row)
     return [result for _, _, result, _ in rows]
 

@@ -193,7 +193,7 @@ def test_a_page_shows_what_the_source_says(taxonomy: Taxonomy, results: Results)
     assert "[Planned](planned.md) (2020)" in page
     assert "(1.10–1.30)" in page
     assert "tested in `tests/w.py`" in page
-    assert "3 of 4; 1 differ by a rounding tie" in page
+    assert "3 of 4; 1 by a rounding tie" in page
 
 
 def test_front_matter_is_read_back_as_it_was_meant(taxonomy: Taxonomy, results: Results) -> None:
