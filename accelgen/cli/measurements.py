@@ -31,13 +31,13 @@ SIDES = "times are wall times, medians of rounds with quartiles; gain: over plai
 STEPS = "target, drafts, rest: what a step costs, in steps of plain decoding"
 FORMULAS = "expected and predicted: the formulas of accelgen.measuring.speedup; c and r in target passes"
 PEERS: tuple[typed.Column[Any], ...] = (
-    typed.Column("transformers", lambda row: row.theirs.call),
-    typed.Column("Setting", lambda row: row.setting),
+    typed.CALL,
+    typed.SETTING,
     *typed.PEER_TIMES,
     typed.EQUAL,
 )
 PREDICTIONS: tuple[typed.Column[Any], ...] = (
-    typed.Column("Setting", lambda row: row.setting),
+    typed.SETTING,
     *typed.COSTS,
     typed.PREDICTED,
 )

@@ -292,6 +292,7 @@ def _speedup(title: str) -> Column[Any]:
     return Column(title, lambda row: row.speedup, ".2f", more=lambda row: row.quartiles)
 
 
+SETTING: Column[Measured] = Column("Setting", lambda row: row.setting)
 SPEEDUP: Column[Spread] = _speedup("Speedup")
 EQUAL_TEXTS: Column[Agreement] = Column("Texts equal to plain greedy decoding", lambda row: row.equal_texts or None)
 EQUAL_TOKENS: Column[Agreement] = Column("Tokens equal", lambda row: row.identical_tokens, ".1%")
@@ -300,7 +301,7 @@ RIGHT: Column[BenchRow] = Column("Right sentences", lambda row: row.exact_match,
 PASSES: Column[BenchRow] = Column("Passes a sentence", lambda row: row.passes_per_sentence, ".3g")
 
 BENCH: tuple[Column[BenchRow], ...] = (
-    Column("Setting", lambda row: row.setting),
+    SETTING,
     TOKENS,
     PASSES,
     Column("Guesses kept", lambda row: row.acceptance, ".0%"),
@@ -314,7 +315,7 @@ BENCH: tuple[Column[BenchRow], ...] = (
 )
 
 FORCED: tuple[Column[ForcedRow], ...] = (
-    Column("Setting", lambda row: row.setting),
+    SETTING,
     Column("Tokens per pass", lambda row: row.tokens_per_pass, ".2f"),
     Column("Expected", lambda row: row.expected_tokens, ".2f"),
     Column("Drafter pass", lambda row: row.cost_ratio, ".2f", symbol="c"),
@@ -360,6 +361,7 @@ def _parts(row: PeerRow) -> str | None:
 
 
 EQUAL: Column[PeerRow] = Column("Equal texts", lambda row: row.equal_texts or None)
+CALL: Column[PeerRow | FailedRow] = Column("transformers", lambda row: row.theirs.call)
 RATIO: Column[PeerRow] = _speedup("Their time / ours")
 PEER_TIMES: tuple[Column[PeerRow], ...] = (
     RATIO,
@@ -375,7 +377,8 @@ PEER_WORK: tuple[Column[PeerRow], ...] = (
 
 
 def cells(columns: tuple[Column[Any], ...], row: Any) -> list[str]:
-    """What stands in each column; of a call that failed, its sentence where the ratio would be."""
-    if isinstance(row, FailedRow):
-        return [f"failed: {row.error}" if column is RATIO else "" for column in columns]
-    return [column.show(row) for column in columns]
+    """What stands in each column; of a call that failed its names, and its sentence where the ratio would be."""
+    if not isinstance(row, FailedRow):
+        return [column.show(row) for column in columns]
+    known = {CALL.title: CALL.show(row), SETTING.title: SETTING.show(row), RATIO.title: f"failed: {row.error}"}
+    return [known.get(column.title, "") for column in columns]

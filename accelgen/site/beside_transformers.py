@@ -11,7 +11,7 @@ from accelgen.measuring.rows import PEER_TIMES, PEER_WORK, SPEEDUP, Column, Fail
 from accelgen.taxonomy.calls import BASELINE
 from accelgen.taxonomy.schema import Taxonomy
 
-MISSING = "`accelgen bench --peers` measures both in one process; its results are not in this checkout."
+MISSING = "`accelgen bench --peers --store` measures both in one process; its results are not in this checkout."
 LEAD = (
     "The same weights, prompts, number of tokens and precision, in one process and one thread, all sides in turn."
     " *Their time / ours* above one means that ours is faster: median and quartiles over the rounds."

@@ -178,7 +178,7 @@ def _plain(value: Any) -> str:
 
 def _measured(taxonomy: Taxonomy, bench: dict[str, Any] | None) -> str:
     if not bench:
-        body = "`accelgen bench` measures every implemented method; its results are not in this checkout."
+        body = "`accelgen bench --store` measures every implemented method; its results are not in this checkout."
         return note("Not measured yet", body, "planned") + "\n"
     plain = {m.id: m.name for m in taxonomy.methods}
     names = {id: f"[{name}](methods/{id}.md)" for id, name in plain.items()}

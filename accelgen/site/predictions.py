@@ -60,7 +60,9 @@ def problems(
 ) -> list[str]:
     """What is wrong with the stored figures, or else with their explanations, a sentence each; empty if nothing is."""
     if not bench or not costs:
-        missing, command = ("bench", "accelgen bench") if not bench else ("costs", "accelgen bench --costs")
+        missing, command = (
+            ("bench", "accelgen bench --store") if not bench else ("costs", "accelgen bench --costs --store")
+        )
         return [f"measuring/results/{missing}.json is missing: make it with `{command}`"]
     if bench["settings"] != costs["settings"]:
         both = f"bench.json {bench['settings']}, costs.json {costs['settings']}"

@@ -65,7 +65,7 @@ def stored():
 
 def test_the_stored_example_begins_as_the_code_does_today():
     """The first rounds of a run are those of its first prompt, so one prompt tells."""
-    found = acceptance.worked_example(prompts=1, limit=24)
+    found = acceptance.worked_example(prompts=1, limit=48)
     assert len(found.first_rounds) == len(stored().first_rounds) == acceptance.SHOWN
     assert found.first_rounds == stored().first_rounds
     assert (found.gamma, found.temperature) == (stored().gamma, stored().temperature)

@@ -486,7 +486,7 @@ def test_a_text_that_is_not_as_promised_is_said_on_the_page(rows):
 
 
 def test_without_results_the_page_says_which_command_makes_them():
-    assert "`accelgen bench --peers`" in fragments(load_taxonomy(), Results())["peers"]
+    assert "`accelgen bench --peers --store`" in fragments(load_taxonomy(), Results())["peers"]
 
 
 @pytest.mark.skipif(not (RESULTS / "peers.json").is_file(), reason="not measured in this checkout")
