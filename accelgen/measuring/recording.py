@@ -118,11 +118,12 @@ def roles(options: Mapping[str, Any], counted: str = "target") -> list[tuple[nn.
 def _role(key: str, model: nn.Module, counted: str) -> tuple[str, str]:
     if isinstance(model, EncoderDecoder):
         return "target", type(model).__name__
-    if key == counted:  # a target is the same model everywhere, another model is the method's own
-        return "target", key if key == "target" else f"{type(model).__name__} of {model.shape.layers} layers"
+    if key == counted == "target":  # the same model in all methods that have one
+        return "target", key
+    part, name = ("target", type(model).__name__) if key == counted else ("draft", "drafter")
     if isinstance(model, LanguageModel):
-        return "draft", f"drafter of {model.shape.layers} layers"
-    return "draft", type(model).__name__
+        return part, f"{name} of {model.shape.layers} layers"
+    return part, type(model).__name__
 
 
 def public_methods(kind: type) -> list[str]:

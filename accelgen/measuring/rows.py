@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter
 
 R = TypeVar("R")
 R_contra = TypeVar("R_contra", contravariant=True)
+ADAPTERS: dict[Any, TypeAdapter[Any]] = {}  # class of a row -> what reads and writes it
 
 
 # ---- rows ---------------------------------------------------------------------------------------------------------
@@ -238,9 +238,10 @@ class AcceptanceFigures(Row):
     first_rounds: list[list[bool]]
 
 
-@cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+    if kind not in ADAPTERS:  # making one takes longer than reading a row
+        ADAPTERS[kind] = TypeAdapter(kind)
+    return ADAPTERS[kind]
 
 
 def read(kind: type[R], data: Mapping[str, Any]) -> R:
