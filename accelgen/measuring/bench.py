@@ -40,6 +40,7 @@ def row(contest: Contest, pairs: Sequence[Pair]) -> BenchRow:
         tokens_per_pass=total.tokens_per_pass,
         acceptance=total.acceptance,
         mean_layers=total.mean_layers,
+        mean_work=total.mean_work,
         **vars(spread([pair.speedup for pair in pairs])),
         **figures,
     )

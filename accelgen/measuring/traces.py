@@ -65,7 +65,7 @@ def write_json(path: Path, data: dict[str, Any]) -> Path:
 
 
 def _run(shown: Shown, prompt: Tokens, result: Generation) -> dict[str, Any]:
-    figures = ("passes", "draft_passes", "tokens_per_pass", "acceptance", "mean_layers")
+    figures = ("passes", "draft_passes", "tokens_per_pass", "acceptance", "mean_layers", "mean_work")
     return {
         "title": shown.title,
         "settings": dict(shown.settings),

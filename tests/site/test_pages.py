@@ -313,7 +313,7 @@ def test_early_exit_shows_layers() -> None:
     text = html(DEPTH)
     assert "--share:0.25" in text
     assert "6 of 24 layers" in text
-    assert "15.0 layers per token" in text
+    assert "A token was read after 15.0 layers on average." in text
 
 
 def test_a_parallel_decoder_shows_one_row_for_each_pass() -> None:
