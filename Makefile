@@ -69,8 +69,8 @@ mutants: install ## plant known bugs one by one; the proofs must find each
 	$(BIN)/python -m tests.mutants
 
 .PHONY: bench
-bench: install ## measure every method against autoregressive decoding (DEVICE=cuda: on a GPU)
-	$(BIN)/accelgen bench --device $(DEVICE)
+bench: install ## measure every method against its baseline and store what the site shows (DEVICE=cuda: on a GPU)
+	$(BIN)/accelgen bench --device $(DEVICE) --store
 
 .PHONY: zoo
 zoo: install ## list the trained models and check their hashes

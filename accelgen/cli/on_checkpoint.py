@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
-from accelgen.checkpoints.reading import check_vocabulary, library, load
-from accelgen.cli.running import Outcome, continue_text, own_options
-from reference_impls.core.model import LanguageModel
+from accelgen.cli.outcome import Outcome, perform
+from accelgen.cli.own_options import defaults, own_options
+from accelgen.measuring.kinds import Kind
+from accelgen.measuring.sides import Side
 
 
 @dataclass(frozen=True)
@@ -20,16 +21,26 @@ class Parts:
     several: bool = False
 
 
-def perform(
-    id: str, module: Any, prompt: str | None, given: dict[str, Any], common: dict[str, Any], chosen: dict[str, Any]
-) -> Outcome:
+def run(
+    id: str,
+    kind: Kind,
+    side: Side,
+    text: str | None,
+    given: dict[str, Any],
+    asked: dict[str, Any],
+    chosen: dict[str, Any],
+) -> list[Outcome]:
     """Run the method with its own defaults and the options `given`, on checkpoints `chosen` by options of the run.
 
     Raises ValueError for what cannot be.
     """
+    if kind.unfit:
+        raise ValueError(f"{id} {kind.unfit}; leave out --target")
     places = chosen.get("drafter", [])
-    parts = parts_of(id, module.generate, given)
+    parts = parts_of(id, side.function, given)
     check_drafters(id, parts, len(places))
+    from accelgen.checkpoints.reading import check_vocabulary, library, load
+
     quiet(library())
     loading = {name: value for name, value in chosen.items() if name in ("dtype", "device")}
     target, *drafters = (
@@ -40,16 +51,16 @@ def perform(
     if parts.drafter:
         found = [drafter.model for drafter in drafters]
         models[parts.drafter] = found if parts.several else found[0]
-    plain = defaults(module.generate) | given
+    plain = defaults(side.function) | given
     named = {name: ", ".join(value) if isinstance(value, list) else value for name, value in chosen.items()}
-    return continue_text(id, module, prompt, models | plain, named | common | plain, target)
+    return perform(id, kind, kind.side(side.module, models | plain), text, asked, named | plain, target)
 
 
 def parts_of(id: str, generate: Callable[..., Any], given: dict[str, Any]) -> Parts:
     """What the method drafts with. Raises ValueError where it needs what no checkpoint has, or an option not given."""
+    from reference_impls.core.model import LanguageModel
+
     hints, parts = get_type_hints(generate), Parts()
-    if hints.get("target") is not LanguageModel:
-        raise ValueError(f"{id} translates with an encoder-decoder of its own; leave out --target")
     plain = own_options(generate)
     for name, parameter in inspect.signature(generate).parameters.items():
         if parameter.kind is not parameter.KEYWORD_ONLY or name == "sampler":
@@ -78,13 +89,6 @@ def check_drafters(id: str, parts: Parts, count: int) -> None:
         raise ValueError(f"{id} drafts with a smaller model of the target's vocabulary: name it with --drafter")
     if parts.drafter is not None and count > 1 and not parts.several:
         raise ValueError(f"{id} takes one drafter, and {count} are given")
-
-
-def defaults(generate: Callable[..., Any]) -> dict[str, Any]:
-    """The method's own options that can be written on the command line, where they have a default other than None."""
-    signature = inspect.signature(generate).parameters
-    found = {name: signature[name].default for name in own_options(generate)}
-    return {name: value for name, value in found.items() if value is not None and value is not inspect.Parameter.empty}
 
 
 def quiet(transformers: Any) -> None:

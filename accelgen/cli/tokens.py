@@ -28,7 +28,7 @@ LOOKS = {
     "corrected": Look("rejected and corrected", "bright_white on red", "⟨", "⟩"),
     "plain": Look("plain", ""),
 }
-FIGURES = ("passes", "draft_passes", "tokens_per_pass", "acceptance", "mean_layers")
+FIGURES = ("passes", "draft_passes", "tokens_per_pass", "acceptance", "mean_layers", "mean_work")
 
 
 def has_colour(console: Console) -> bool:

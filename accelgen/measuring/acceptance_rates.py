@@ -12,8 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
+from accelgen.measuring.rows import AcceptanceFigures
 from accelgen.measuring.speedup import expected_tokens
 from reference_impls.core.sampling import Sampler
+
+SHOWN = 8  # rounds that the page shows one by one
 
 
 @dataclass(frozen=True)
@@ -76,24 +79,26 @@ def tokens_per_pass(rounds: Sequence[Round], *, bonus: bool = True) -> float:
     return sum(round.kept + bonus for round in rounds) / len(rounds)
 
 
-def figures(rounds: Sequence[Round]) -> dict[str, Any]:
-    """All of them, as plain data."""
+def figures(rounds: Sequence[Round], **setup: Any) -> AcceptanceFigures:
+    """All of them; `setup` says how the rounds came about."""
     alpha, gamma = expected_overlap(rounds), len(rounds[0].coins)
-    return {
-        "rounds": len(rounds),
-        "gamma": gamma,
-        "expected_overlap": alpha,
-        "conditional": conditional(rounds),
-        "unconditional": unconditional(rounds),
-        "kept_of_drafted": kept_of_drafted(rounds),
-        "matches_anywhere": matches_anywhere(rounds),
-        "tokens_per_pass": tokens_per_pass(rounds),
-        "kept_per_pass": tokens_per_pass(rounds, bonus=False),
-        "promised_tokens_per_pass": expected_tokens(alpha, gamma),
-    }
+    return AcceptanceFigures(
+        **setup,
+        rounds=len(rounds),
+        gamma=gamma,
+        expected_overlap=alpha,
+        conditional=conditional(rounds),
+        unconditional=unconditional(rounds),
+        kept_of_drafted=kept_of_drafted(rounds),
+        matches_anywhere=matches_anywhere(rounds),
+        tokens_per_pass=tokens_per_pass(rounds),
+        kept_per_pass=tokens_per_pass(rounds, bonus=False),
+        promised_tokens_per_pass=expected_tokens(alpha, gamma),
+        first_rounds=[round.coins for round in rounds[:SHOWN]],
+    )
 
 
-def worked_example(prompts: int = 12, limit: int = 96, temperature: float = 0.8, gamma: int = 4) -> dict[str, Any]:
+def worked_example(prompts: int = 12, limit: int = 96, temperature: float = 0.8, gamma: int = 4) -> AcceptanceFigures:
     """The figures of speculative decoding with the zoo's drafter, over all rounds after its held-out prompts."""
     from reference_impls import zoo
     from reference_impls.speculative_decoding import speculative_decoding_leviathan as method
@@ -102,8 +107,7 @@ def worked_example(prompts: int = 12, limit: int = 96, temperature: float = 0.8,
     sampler = Recorder(temperature)
     for text in zoo.prompts()[:prompts]:
         method.generate(prompt=zoo.encode(text), limit=limit, sampler=sampler, **models)
-    setup = {"prompts": prompts, "limit": limit, "temperature": temperature}
-    return setup | figures(sampler.rounds) | {"first_rounds": [round.coins for round in sampler.rounds[:8]]}
+    return figures(sampler.rounds, prompts=prompts, limit=limit, temperature=temperature)
 
 
 def main() -> None:
@@ -111,7 +115,7 @@ def main() -> None:
     from accelgen.project.files import write_whole
     from accelgen.project.places import RESULTS
 
-    text = json.dumps(worked_example(), indent=2)
+    text = json.dumps(worked_example().as_data(), indent=2)
     write_whole(RESULTS / "acceptance.json", text + "\n")
 
 

@@ -18,8 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from accelgen.measuring import bench, costs
-from accelgen.measuring.bench import Plan, Row, Run
+from accelgen.measuring.contests import Plan
+from accelgen.measuring.costs import Units
+from accelgen.measuring.kinds import KINDS
+from accelgen.measuring.machine import moved, one_thread
+from accelgen.measuring.pairs import Run, agreement, merged, paired, spread
+from accelgen.measuring.recording import Operation, Recorder, roles
+from accelgen.measuring.rows import ForcedRow
+from accelgen.measuring.sides import Request
 from accelgen.measuring.speedup import LARGEST, expected_tokens, speedup
 from accelgen.taxonomy.schema import Method
 from reference_impls.baselines import autoregressive
@@ -99,50 +105,46 @@ def parse(text: str) -> float | list[float]:
     return found if len(found) > 1 else found[0]
 
 
-def measure(method: Method, acceptance: float | Sequence[float], plan: Plan) -> Row:
+def measure(method: Method, acceptance: float | Sequence[float], plan: Plan) -> ForcedRow:
     """Paired runs of the method with such a drafter against plain greedy decoding, and what the formula promises.
 
     The formula's costs are measured too, inside the method's loop on the first prompt. Raises ValueError for a method
     that does not draft a chain with one language model.
     """
-    from reference_impls import zoo
-
     check(method, acceptance)
-    module = importlib.import_module(method.module)
-    options = bench.moved(module.example(), plan.device)
+    kind, module = KINDS[method.call], importlib.import_module(method.module)
+    options = moved(module.example(), plan.device)
     chances = places(acceptance, options["gamma"])
-    gamma, prompts = len(chances), [zoo.encode(t) for t in bench.take(zoo.prompts(), plan.prompts, "held-out prompts")]
+    gamma, prompts = len(chances), kind.inputs(plan.prompts)
     own = options | {"gamma": gamma}
-    with bench.one_thread():
+    with one_thread():
         texts = [known_text(options["target"], prompt, plan.limit + gamma) for prompt in prompts]
 
         def drafter(i: int, seed: int) -> SyntheticDrafter:
             return SyntheticDrafter(own["drafter"], texts[i], chances, seed=seed * len(prompts) + i)
 
         def runs(i: int, seed: int) -> tuple[Run, Run]:
-            return (
-                lambda: autoregressive.generate(options["target"], prompts[i], plan.limit, sampler=Sampler(0)),
-                lambda: module.generate(
-                    prompt=prompts[i], limit=plan.limit, sampler=Sampler(0), **own | {"drafter": drafter(i, seed)}
-                ),
+            side = kind.side(module, own | {"drafter": drafter(i, seed)})
+            request = Request(prompts[i], plan.limit)
+            return lambda: kind.perform(kind.rival(method.id, side, plan.limit), request), lambda: kind.perform(
+                side, request
             )
 
         c, v = loop_costs(module, own, *runs(0, 0))
-        order = [(i, seed) for seed in range(plan.repeat) for i in range(len(prompts))]
-        pairs = bench.paired([runs(i, seed) for i, seed in order], method.id, plan.tick)
-    total = bench.merged(pair.own for pair in pairs)
-    return {
-        "id": method.id,
-        "setting": f"greedy, acceptance {', '.join(f'{chance:g}' for chance in chances)}",
-        "gamma": gamma,
-        "tokens_per_pass": total.tokens_per_pass,
-        "expected_tokens": expected_tokens(chances, gamma),
-        **bench.spread([pair.speedup for pair in pairs]),
-        "predicted": speedup(chances, gamma, cost_ratio=c, verify_cost=v),
-        "cost_ratio": c,
-        "verify_cost": v,
-        **bench.agreement(options["target"], [prompts[i] for i, _ in order], pairs, exact=True),
-    }
+        pairs = paired([runs(i, seed) for i, seed in plan.order()], method.id, plan.tick)
+    total = merged(result for pair in pairs for result in pair.own)
+    return ForcedRow(
+        id=method.id,
+        setting=f"greedy, acceptance {', '.join(f'{chance:g}' for chance in chances)}",
+        gamma=gamma,
+        tokens_per_pass=total.tokens_per_pass,
+        expected_tokens=expected_tokens(chances, gamma),
+        predicted=speedup(chances, gamma, cost_ratio=c, verify_cost=v),
+        cost_ratio=c,
+        verify_cost=v,
+        **vars(spread([pair.speedup for pair in pairs])),
+        **agreement([prompts[i] for i, _ in plan.order()], pairs, exact=True, target=options["target"]),
+    )
 
 
 def check(method: Method, acceptance: float | Sequence[float]) -> None:
@@ -162,15 +164,15 @@ def known_text(target: LanguageModel, prompt: Sequence[int], count: int) -> list
 
 def loop_costs(module: Any, options: dict[str, Any], plain: Run, own: Run) -> tuple[float, float]:
     """A drafter's pass, and the target's pass over gamma + 1 tokens, both in the target's passes over one token."""
-    recorder = costs.Recorder()
+    recorder = Recorder()
     plain(), own()  # the first runs are slower
-    with recorder.watching(module, options):
+    with recorder.watching(module, options, {}):
         plain(), own()
-    units = costs.Units(recorder.calls)
-    role = dict(costs.roles(options))
+    units = Units(recorder.calls)
+    role = dict(roles(options))
 
     def seconds(name: str, new: int) -> float:
-        return units.seconds(costs.Call(*role[options[name]], "forward", "", new))
+        return units.seconds(Operation(*role[options[name]], "forward", "", new))
 
     step = seconds("target", 1)
     return seconds("drafter", 1) / step, seconds("target", options["gamma"] + 1) / step

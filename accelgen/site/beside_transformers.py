@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from accelgen.exports.markdown import bullets, join, note, table
+from accelgen.measuring.rows import PEER_TIMES, PEER_WORK, SPEEDUP, Column, FailedRow, PeerRow, cells, peer_rows
 from accelgen.taxonomy.calls import BASELINE
 from accelgen.taxonomy.schema import Taxonomy
 
-MISSING = "`accelgen bench --peers` measures both in one process; its results are not in this checkout."
+MISSING = "`accelgen bench --peers --store` measures both in one process; its results are not in this checkout."
 LEAD = (
     "The same weights, prompts, number of tokens and precision, in one process and one thread, all sides in turn."
     " *Their time / ours* above one means that ours is faster: median and quartiles over the rounds."
@@ -29,7 +31,8 @@ COPYING = (
     " REST, which copies from a datastore instead."
 )
 
-Row = Mapping[str, Any]
+NUMBERS = re.compile(r"\([\d.]+–[\d.]+\)|[\d.–]+ [×/] [\d.–]+")  # quartiles, products, and ours / theirs
+Row = PeerRow | FailedRow
 
 
 def beside_transformers(taxonomy: Taxonomy, peers: Mapping[str, Any] | None) -> str:
@@ -38,13 +41,14 @@ def beside_transformers(taxonomy: Taxonomy, peers: Mapping[str, Any] | None) -> 
         return note("Not measured yet", MISSING, "planned") + "\n"
     names = {BASELINE: "Plain decoding"} | {m.id: f"[{m.name}](methods/{m.id}.md)" for m in taxonomy.methods}
     blocks = [LEAD]
-    for setting in dict.fromkeys(row["setting"] for row in peers["rows"]):
-        rows = [row for row in peers["rows"] if row["setting"] == setting]
-        blocks += [f"### {setting.capitalize()}", _table(rows, names, TIMES), bullets(_sentences(rows, names))]
-        if any("texts" in row for row in rows):
+    every = peer_rows(peers)
+    for setting in dict.fromkeys(row.setting for row in every):
+        rows = [row for row in every if row.setting == setting]
+        blocks += [f"### {setting.capitalize()}", _table(rows, names, PEER_TIMES), bullets(_sentences(rows, names))]
+        if any(isinstance(row, PeerRow) and row.texts is not None for row in rows):
             blocks += [
                 f"The same runs, {setting}: what was guessed, what came out, what it took.",
-                _table(rows, names, WORK),
+                _table(rows, names, PEER_WORK),
             ]
     versions, defaults = peers["versions"], peers["settings"]["their_defaults"]
     chances = peers["settings"]["their_draft_temperature"]
@@ -52,99 +56,40 @@ def beside_transformers(taxonomy: Taxonomy, peers: Mapping[str, Any] | None) -> 
     return join([*blocks, "### How to read it", bullets(notes), "### Setup", bullets(_setup(peers))])
 
 
-def _table(rows: Sequence[Row], names: Mapping[str, str], columns: Mapping[str, Callable[[Row], str]]) -> str:
+def _table(rows: Sequence[Row], names: Mapping[str, str], columns: tuple[Column[Any], ...]) -> str:
     """One row for each comparison, led by what is compared."""
-    head = ("Ours", "transformers", *columns)
-    sides = [(", ".join([names[row["id"]], *row.get("ours", {}).get("options", [])]), _call(row)) for row in rows]
-    cells = [[show(row) or "–" for show in columns.values()] for row in rows]
-    return table(head, [(*side, *shown) for side, shown in zip(sides, cells, strict=True)])
+    head = ("Ours", "transformers", *(column.head for column in columns))
+    return table(head, [(_ours(row, names), _call(row), *map(_cell, cells(columns, row))) for row in rows])
+
+
+def _ours(row: Row, names: Mapping[str, str]) -> str:
+    return ", ".join([names[row.id], *(row.ours.options if isinstance(row, PeerRow) else [])])
 
 
 def _call(row: Row) -> str:
-    code, _, drafts = row["theirs"]["call"].partition(", ")
+    code, _, drafts = row.theirs.call.partition(", ")
     return f"`{code}`" + (f", {drafts}" if drafts else "")
 
 
-def _ratio(row: Row) -> str:
-    if "error" in row:
-        return f"failed: {row['error']}"
-    return f"{_median(row)} {_whole('({speedup_q1:.2f}–{speedup_q3:.2f})'.format(**row))}"
-
-
-def _parts(row: Row) -> str:
-    return _whole(f"{_median(row['loop'])} × {_median(row['algorithm'])}") if "loop" in row else ""
-
-
-def _whole(text: str) -> str:
-    """Text that is never broken over two lines."""
-    return f'<span class="nowrap">{text}</span>'
-
-
-def _median(found: Mapping[str, Any]) -> str:
-    return f"{found['speedup']:.2f}"
-
-
-def _both(show: Callable[[Mapping[str, Any]], str]) -> Callable[[Row], str]:
-    """The figure of our side and of theirs; nothing where neither has it."""
-
-    def cell(row: Row) -> str:
-        if "error" in row:
-            return ""
-        ours, theirs = show(row["ours"]), show(row["theirs"])
-        return _whole(f"{ours or '–'} / {theirs or '–'}") if ours or theirs else ""
-
-    return cell
-
-
-def _gain(side: Mapping[str, Any]) -> str:
-    return _median(side["over_plain"]) if "over_plain" in side else ""
-
-
-def _guesses(side: Mapping[str, Any]) -> str:
-    return f"{side['drafted_per_pass']:.1f}" if side["drafted_per_pass"] else ""
-
-
-def _megabytes(side: Mapping[str, Any]) -> str:
-    return f"{side['working_bytes'] / 1e6:.1f}" if "working_bytes" in side else ""
-
-
-def _equal(row: Row) -> str:
-    if "texts" not in row:
-        return ""
-    differing, ties = row["texts"] - row["identical_texts"], row["rounding_ties"]
-    shown = f"{row['identical_texts']} of {row['texts']}"
-    if ties:
-        shown += f"; {ties} by a rounding tie"
-    return f"{shown}; {differing - ties} not as promised" if differing > ties else shown
-
-
-TIMES: Mapping[str, Callable[[Row], str]] = {
-    "Their time / ours": _ratio,
-    "Loop × drafting": _parts,
-    "Gain over own plain decoding, ours / theirs": _both(_gain),
-    "Tokens per pass, ours / theirs": _both(lambda side: f"{side['tokens_per_pass']:.2f}"),
-}
-WORK: Mapping[str, Callable[[Row], str]] = {
-    "Guesses per pass, ours / theirs": _both(_guesses),
-    "Equal texts": _equal,
-    "Working memory in MB, ours / theirs": _both(_megabytes),
-}
+def _cell(text: str) -> str:
+    """A figure, a pair or a range of figures, never broken over two lines."""
+    return NUMBERS.sub(r'<span class="nowrap">\g<0></span>', text) or "–"
 
 
 def _sentences(rows: Sequence[Row], names: Mapping[str, str]) -> list[str]:
     """How much of each ratio is the loop and how much the drafting, where both sides draft alike."""
     found = []
     for row in rows:
-        if "error" in row:
+        if isinstance(row, FailedRow):
             continue
-        if row["id"] == BASELINE and "over_plain" not in row["theirs"]:
-            found.append(f"Plain decoding: their time is {row['speedup']:.2f} times ours, by the loop alone.")
-        elif row["theirs"]["switches"]:
-            ours, theirs = (_median(row[side]["over_plain"]) for side in ("ours", "theirs"))
+        ratio, ours, theirs = SPEEDUP.figure(row), row.ours.over_plain, row.theirs.over_plain
+        if row.id == BASELINE and theirs is None:
+            found.append(f"Plain decoding: their time is {ratio} times ours, by the loop alone.")
+        elif row.theirs.switches and row.loop and row.algorithm and ours and theirs:
             found.append(
-                f"{names[row['id']]}: their time is {row['speedup']:.2f} times ours, {_median(row['loop'])} by the loop"
-                f" and {_median(row['algorithm'])} by the drafting. Drafts of equal length gain {ours} over plain"
-                f" decoding here and {theirs} there."
+                f"{names[row.id]}: their time is {ratio} times ours, {SPEEDUP.figure(row.loop)} by the loop"
+                f" and {SPEEDUP.figure(row.algorithm)} by the drafting. Drafts of equal length gain"
+                f" {SPEEDUP.figure(ours)} over plain decoding here and {SPEEDUP.figure(theirs)} there."
             )
     return found
 

@@ -15,6 +15,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from accelgen.exports.markdown import escape
+from accelgen.measuring.kinds import Translate
+from accelgen.measuring.rows import (
+    PASSES,
+    PREDICTED,
+    RIGHT,
+    SPEEDUP,
+    TOKENS,
+    AcceptanceFigures,
+    BenchRow,
+    Column,
+    Verdict,
+)
 
 LOOKS = ("solid", "hollow", "dashed")  # of bars, in the order of their kinds
 SHAPES = (  # of marks, in the order of their series; drawn around (0, 0)
@@ -102,20 +114,18 @@ class Scale:
 # ---- what the pages show ------------------------------------------------------------------------------------------
 
 
-def speed(rows: Sequence[dict[str, Any]], names: Mapping[str, str]) -> str:
+def speed(rows: Sequence[BenchRow], names: Mapping[str, str]) -> str:
     """Speedup and tokens per pass of the benchmark's rows, method by method, by the speedup of their first row."""
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, list[BenchRow]] = {}
     for row in rows:
-        groups.setdefault(row["id"], []).append(row)
-    ordered = sorted(groups.items(), key=lambda item: -item[1][0]["speedup"])
-    speeds = [Group(names.get(id, id), [_speedup(row, names) for row in own]) for id, own in ordered]
-    passes = [Group(names.get(id, id), [_tokens(row, names) for row in own]) for id, own in ordered]
+        groups.setdefault(row.id, []).append(row)
+    ordered = sorted(groups.items(), key=lambda item: -item[1][0].speedup)
     order = "Methods in the order of their greedy speedup."
-    about = f"{order} {{}} The table below has the figures."
-    drawn = [
-        bars("chart-speedup", "Speedup", about.format(_span(speeds)), speeds, line=PLAIN),
-        bars("chart-tokens", "Tokens per pass", about.format(_span(passes)), passes, line=PLAIN),
-    ]
+    drawn = []
+    for slug, column in (("chart-speedup", SPEEDUP), ("chart-tokens", TOKENS)):
+        found = [Group(names.get(id, id), [_bar_of(column, row, names) for row in own]) for id, own in ordered]
+        about = f"{order} {_span(found)} The table below has the figures."
+        drawn.append(bars(slug, column.title, about, found, line=PLAIN))
     return figure(drawn, f"Whiskers reach from the lower to the upper quartile. {order}")
 
 
@@ -125,52 +135,46 @@ def _span(groups: Sequence[Group]) -> str:
     return f"Lowest: {every[0].says}. Highest: {every[-1].says}." if every else ""
 
 
-def _speedup(row: dict[str, Any], names: Mapping[str, str]) -> Bar:
-    label, low, high = f"{row['speedup']:.2f}", row.get("speedup_q1"), row.get("speedup_q3")
-    spread = f" ({low:.2f}–{high:.2f})" if low is not None and high is not None else ""
-    return Bar(row["speedup"], label, _kind(row), f"{_title(row, names)}: {label}{spread}", low, high)
+def _bar_of(column: Column[Any], row: BenchRow, names: Mapping[str, str]) -> Bar:
+    """A figure of a row; that of the times with its quartiles."""
+    ends = (row.speedup_q1, row.speedup_q3) if column is SPEEDUP else (None, None)
+    kind, says = row.setting.partition(",")[0], f"{_title(row, names)}: {column.show(row)}"
+    return Bar(column.value(row), column.figure(row), kind, says, *ends)
 
 
-def _tokens(row: dict[str, Any], names: Mapping[str, str]) -> Bar:
-    label = f"{row['tokens_per_pass']:.2f}"
-    return Bar(row["tokens_per_pass"], label, _kind(row), f"{_title(row, names)}: {label}")
+def _title(row: BenchRow, names: Mapping[str, str]) -> str:
+    return ", ".join(filter(None, [names.get(row.id, row.id), row.setting]))
 
 
-def _kind(row: dict[str, Any]) -> str:
-    return str(row.get("setting", "")).partition(",")[0]
-
-
-def _title(row: dict[str, Any], names: Mapping[str, str]) -> str:
-    return ", ".join(filter(None, [names.get(row["id"], row["id"]), row.get("setting", "")]))
-
-
-def quality(rows: Sequence[dict[str, Any]], names: Mapping[str, str]) -> str:
+def quality(rows: Sequence[BenchRow], names: Mapping[str, str]) -> str:
     """Right sentences against speedup, one mark for each row of the benchmark's translations."""
     marks = []
     for row in rows:
-        passes = f"{row['passes_per_sentence']:.3g}"
-        says = f"{_title(row, names)}: {row['exact_match']:.1%} right, speedup {row['speedup']:.2f}, passes {passes}"
-        marks.append(Mark(row["speedup"], row["exact_match"], passes, names.get(row["id"], row["id"]), says))
+        passes, right = PASSES.figure(row), row.exact_match or 0.0
+        says = f"{_title(row, names)}: {RIGHT.figure(row)} right, speedup {SPEEDUP.figure(row)}, passes {passes}"
+        marks.append(Mark(row.speedup, right, passes, names.get(row.id, row.id), says))
     if not marks:
         return ""
-    iterated = {names.get(row["id"], row["id"]) for row in rows if "iterations" in row.get("setting", "")}
-    plain = Mark(1.0, rows[0]["exact_match_autoregressive"], "", PLAIN[1], "plain decoding")
+    joined = {names.get(row.id, row.id) for row in rows if Translate.refined in row.setting}
+    plain = Mark(1.0, rows[0].exact_match_autoregressive or 0.0, "", PLAIN[1], "plain decoding")
     about = "Each mark is a row of the table below; the number beside it counts the passes a sentence."
-    title, axes = "Right sentences against speedup", ("speedup", "right sentences")
-    drawn = scatter("chart-quality", title, about, [*marks, plain], axes=axes, joined=iterated)
+    title, axes = f"{RIGHT.title} against {SPEEDUP.title.lower()}", (SPEEDUP.title.lower(), RIGHT.title.lower())
+    drawn = scatter("chart-quality", title, about, [*marks, plain], axes=axes, joined=joined)
     return figure([drawn], "The number beside a mark: passes a sentence. A line joins one method's settings.")
 
 
-def predictions(rows: Sequence[dict[str, Any]], names: Mapping[str, str], series: Mapping[str, str]) -> str:
+def predictions(rows: Sequence[Verdict], names: Mapping[str, str], series: Mapping[str, str]) -> str:
     """Measured against predicted speedup, one mark for each row; those with a `number` carry it.
 
     `series` gives the family of each method: its marks have one shape. Translations are drawn apart.
     """
     parts: dict[str, list[Mark]] = {"continuing a text": [], "translating a sentence": []}
     for row in rows:
-        says = f"{_title(row, names)}: predicted {row['predicted']:.2f}, measured {row['speedup']:.2f}"
-        mark = Mark(row["predicted"], row["speedup"], str(row.get("number", "")), series.get(row["id"], ""), says)
-        parts["translating a sentence" if "exact_match" in row else "continuing a text"].append(mark)
+        figures = f"predicted {PREDICTED.figure(row.promised)}, measured {SPEEDUP.figure(row.measured)}"
+        says = f"{_title(row.measured, names)}: {figures}"
+        place, label = (row.promised.predicted, row.measured.speedup), str(row.number or "")
+        mark = Mark(*place, label, series.get(row.measured.id, ""), says)
+        parts["translating a sentence" if row.measured.translates else "continuing a text"].append(mark)
     about = "Each mark is a row of the table below. On the line a method is as fast as predicted, below it slower."
     drawn = [
         scatter(f"chart-predicted-{i}", f"Measured speedup, {what}", about, marks, axes=AXES, equal="as predicted")
@@ -179,13 +183,13 @@ def predictions(rows: Sequence[dict[str, Any]], names: Mapping[str, str], series
     return figure(drawn, "A number beside a mark leads to the reason: there the two differ by more than a tenth.")
 
 
-def places(found: Mapping[str, Any]) -> str:
+def places(found: AcceptanceFigures) -> str:
     """Acceptance by place in the draft, in the worked example of `accelgen.measuring.acceptance_rates`."""
-    alpha = found["expected_overlap"]
+    alpha = found.expected_overlap
     columns = {
-        "kept if all before were": found["conditional"],
-        "kept at all": found["unconditional"],
-        "αⁱ, the same chance everywhere": [alpha**i for i in range(1, found["gamma"] + 1)],
+        "kept if all before were": found.conditional,
+        "kept at all": found.unconditional,
+        "αⁱ, the same chance everywhere": [alpha**i for i in range(1, found.gamma + 1)],
     }
     groups = [
         Group(f"guess {i}", [Bar(v, f"{v:.0%}", kind, f"guess {i}, {kind}: {v:.1%}") for kind, v in values])

@@ -7,6 +7,7 @@ from typing import Any
 
 from accelgen.exports import EXPORTS, page_bibtex, to_bibtex
 from accelgen.exports.markdown import badge, bullets, fence, join, note, section, table
+from accelgen.measuring.rows import BenchRow, rows_of
 from accelgen.site import charts, trace_html
 from accelgen.site.beside_transformers import beside_transformers
 from accelgen.site.method_page import (
@@ -177,13 +178,11 @@ def _plain(value: Any) -> str:
 
 def _measured(taxonomy: Taxonomy, bench: dict[str, Any] | None) -> str:
     if not bench:
-        body = "`accelgen bench` measures every implemented method; its results are not in this checkout."
+        body = "`accelgen bench --store` measures every implemented method; its results are not in this checkout."
         return note("Not measured yet", body, "planned") + "\n"
     plain = {m.id: m.name for m in taxonomy.methods}
     names = {id: f"[{name}](methods/{id}.md)" for id, name in plain.items()}
-    rows = bench["rows"]
-    language = [row for row in rows if "exact_match" not in row]
-    translation = [row for row in rows if "exact_match" in row]
+    language, translation = _by_task(bench)
     setup = {key: value for key, value in bench.items() if key != "rows"}
     lead = (
         "Speedup: plain decoding's time divided by the method's, median and quartiles over pairs of runs."
@@ -199,13 +198,18 @@ def _measured(taxonomy: Taxonomy, bench: dict[str, Any] | None) -> str:
     )
 
 
+def _by_task(bench: Mapping[str, Any]) -> tuple[list[BenchRow], list[BenchRow]]:
+    """The rows in which a text goes on, and those in which a sentence is translated."""
+    rows = rows_of(BenchRow, bench)
+    return [row for row in rows if not row.translates], [row for row in rows if row.translates]
+
+
 def _devices(taxonomy: Taxonomy, devices: Mapping[str, dict[str, Any]]) -> str:
     """The benchmark on other devices, a dated table for each; nothing if there is none."""
     names = {m.id: f"[{m.name}](methods/{m.id}.md)" for m in taxonomy.methods}
     blocks = []
     for file, found in devices.items():
-        language = [row for row in found["rows"] if "exact_match" not in row]
-        translation = [row for row in found["rows"] if "exact_match" in row]
+        language, translation = _by_task(found)
         lead = f"`{found['command']}`, torch {found['versions']['torch']}. [As JSON](downloads/{file}){{ download }}."
         title = f"On {found['machine']['device']}, {found['date']}"
         blocks.append(section(title, lead, figures_table(language, names), figures_table(translation, names)))

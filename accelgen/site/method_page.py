@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from accelgen.exports import method_bibtex, page_bibtex, page_jsonld, scholar_tags
@@ -18,6 +19,7 @@ from accelgen.exports.markdown import (
     section,
     table,
 )
+from accelgen.measuring.rows import BENCH, BenchRow, rows_of
 from accelgen.site import charts, method_code, trace_html
 from accelgen.site.concepts import concept_links
 from accelgen.site.docstring import Docstring, parse
@@ -264,48 +266,22 @@ def _trace(trace: dict[str, Any] | None) -> str:
 
 def measured(id: str, bench: dict[str, Any] | None) -> str:
     """The method's rows of the benchmark."""
-    rows = [row for row in (bench or {}).get("rows", []) if row["id"] == id]
+    rows = [row for row in rows_of(BenchRow, bench) if row.id == id]
     return f"{figures_table(rows)}\n\nSetup, machine and command: [Measured](../measured.md)." if rows else ""
 
 
-def figures_table(rows: Sequence[dict[str, Any]], names: Mapping[str, str] | None = None) -> str:
+def figures_table(rows: Sequence[BenchRow], names: Mapping[str, str] | None = None) -> str:
     """Benchmark rows as a table, led by the methods' `names` if given; columns without a value are left out."""
-    columns = [(title, [show(row) for row in rows]) for title, show in COLUMNS.items()]
+    columns = [(column.head, [column.show(row) for row in rows]) for column in BENCH]
     if names is not None:
-        columns.insert(0, ("Method", [names.get(row["id"], row["id"]) for row in rows]))
-    filled = [(title, cells) for title, cells in columns if any(cells)]
-    return table([title for title, _ in filled], zip(*([c or "–" for c in cells] for _, cells in filled), strict=True))
+        columns.insert(0, ("Method", [names.get(row.id, row.id) for row in rows]))
+    filled = [(title, [_whole(cell) for cell in cells]) for title, cells in columns if any(cells)]
+    return table([title for title, _ in filled], zip(*(cells for _, cells in filled), strict=True))
 
 
-def _number(key: str, style: str) -> Callable[[dict[str, Any]], str]:
-    """A formatter of one figure that gives nothing where the row does not have it."""
-    return lambda row: format(row[key], style) if row.get(key) is not None else ""
-
-
-def _speedup(row: dict[str, Any]) -> str:
-    if "speedup" not in row:
-        return ""
-    return '{speedup:.2f} <span class="nowrap">({speedup_q1:.2f}–{speedup_q3:.2f})</span>'.format(**row)
-
-
-def _equal_texts(row: dict[str, Any]) -> str:
-    if "texts" not in row:
-        return ""
-    ties = row.get("rounding_ties")
-    return f"{row['identical_texts']} of {row['texts']}" + (f"; {ties} differ by a rounding tie" if ties else "")
-
-
-COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "Setting": lambda row: str(row.get("setting", "")),
-    "Tokens per pass": _number("tokens_per_pass", ".2f"),
-    "Passes a sentence": _number("passes_per_sentence", ".1f"),
-    "Guesses kept": _number("acceptance", ".0%"),
-    "Layers a token": _number("mean_layers", ".1f"),
-    "Speedup (quartiles)": _speedup,
-    "Texts equal to plain greedy decoding": _equal_texts,
-    "Right sentences": _number("exact_match", ".1%"),
-    "Right, autoregressive": _number("exact_match_autoregressive", ".1%"),
-}
+def _whole(cell: str) -> str:
+    """Text of a cell whose quartiles are never broken over two lines."""
+    return re.sub(r"\([\d.]+–[\d.]+\)", r'<span class="nowrap">\g<0></span>', cell) or "–"
 
 
 def _reported(method: Method) -> str:

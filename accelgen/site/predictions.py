@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from accelgen.exports.markdown import collapsible, join, section, table
+from accelgen.measuring.rows import COSTS, PREDICTED, SPEEDUP, BenchRow, Prediction, Unit, Verdict, read, rows_of
 from accelgen.site import charts
 from accelgen.taxonomy.schema import Taxonomy
 
@@ -26,7 +28,6 @@ WHY: dict[str, str] = {
     ),
 }
 
-Row = dict[str, Any]
 LEAD = (
     "A pass of the target lets $\\tau$ tokens through and costs $r(k)$ for its $k$ new tokens; $d$ passes of a drafter"
     " at $c$ each go before it, and $v$ is drawing, masks and verification. All are counted in steps of plain decoding,"
@@ -42,23 +43,16 @@ HOW = (
 )
 
 
-def compared(bench: Mapping[str, Any], costs: Mapping[str, Any]) -> list[Row]:
-    """The benchmark's rows that have a prediction, with it and with `deviation`, measured / predicted - 1.
-
-    Rows that deviate by more than `TOLERANCE` have a `number`, the same for all rows of a method.
-    """
-    predicted = {(row["id"], row["setting"]): row for row in costs["rows"]}
-    rows = [
-        predicted[key] | row | {"deviation": row["speedup"] / predicted[key]["predicted"] - 1}
-        for row in bench["rows"]
-        if (key := (row["id"], row["setting"])) in predicted
-    ]
-    numbers = {id: i for i, id in enumerate(dict.fromkeys(row["id"] for row in rows if _deviates(row)), 1)}
-    return [row | ({"number": numbers[row["id"]]} if _deviates(row) else {}) for row in rows]
+def compared(bench: Mapping[str, Any], costs: Mapping[str, Any]) -> list[Verdict]:
+    """The benchmark's rows that have a prediction, with it. Those that deviate are numbered method by method."""
+    promised = {row.key: row for row in rows_of(Prediction, costs)}
+    rows = [Verdict(row, promised[row.key]) for row in rows_of(BenchRow, bench) if row.key in promised]
+    numbers = {id: i for i, id in enumerate(dict.fromkeys(row.id for row in rows if _deviates(row)), 1)}
+    return [replace(row, number=numbers[row.id]) if _deviates(row) else row for row in rows]
 
 
-def _deviates(row: Row) -> bool:
-    return bool(abs(row["deviation"]) > TOLERANCE + 1e-9)
+def _deviates(row: Verdict) -> bool:
+    return abs(row.deviation) > TOLERANCE + 1e-9
 
 
 def problems(
@@ -66,13 +60,16 @@ def problems(
 ) -> list[str]:
     """What is wrong with the stored figures, or else with their explanations, a sentence each; empty if nothing is."""
     if not bench or not costs:
-        missing, command = ("bench", "accelgen bench") if not bench else ("costs", "accelgen bench --costs")
+        missing, command = (
+            ("bench", "accelgen bench --store") if not bench else ("costs", "accelgen bench --costs --store")
+        )
         return [f"measuring/results/{missing}.json is missing: make it with `{command}`"]
     if bench["settings"] != costs["settings"]:
         both = f"bench.json {bench['settings']}, costs.json {costs['settings']}"
         return [f"the settings differ: make both with the same --prompts, --limit and --repeat ({both})"]
     found = []
-    ours, theirs = ({(r["id"], r["setting"]): r["tokens_per_pass"] for r in each["rows"]} for each in (bench, costs))
+    ours = {row.key: row.tokens_per_pass for row in rows_of(BenchRow, bench)}
+    theirs = {row.key: row.tokens_per_pass for row in rows_of(Prediction, costs)}
     for key in dict.fromkeys([*ours, *theirs]):
         if key not in ours or key not in theirs:
             where = "costs.json" if key in ours else "bench.json"
@@ -82,12 +79,12 @@ def problems(
     return found or _unexplained(compared(bench, costs), why)
 
 
-def _unexplained(rows: Sequence[Row], why: Mapping[str, str]) -> list[str]:
+def _unexplained(rows: Sequence[Verdict], why: Mapping[str, str]) -> list[str]:
     deviating: dict[str, list[str]] = {}
     for row in rows:
         if _deviates(row):
-            figures = "{setting}: predicted {predicted:.2f}, measured {speedup:.2f}, {deviation:+.0%}".format(**row)
-            deviating.setdefault(row["id"], []).append(figures)
+            figures = f"predicted {PREDICTED.figure(row.promised)}, measured {SPEEDUP.figure(row.measured)}"
+            deviating.setdefault(row.id, []).append(f"{row.measured.setting}: {figures}, {row.deviation:+.0%}")
     place = "WHY of site/predictions.py"
     absent = [
         f"{id} deviates and {place} does not say why ({'; '.join(each)})"
@@ -119,77 +116,65 @@ def predicted(taxonomy: Taxonomy, bench: Mapping[str, Any] | None, costs: Mappin
             _table(rows, names),
             _reasons(rows, names),
             "### What a call costs",
-            _costs(costs["units"]),
+            _costs([read(Unit, unit) for unit in costs["units"]]),
             data,
         ]
     )
 
 
-def _table(rows: Sequence[Row], names: Mapping[str, str]) -> str:
-    steps = ("Tokens $\\tau$", "Target $r(k)$", "Drafts $d\\,c$", "Rest $v$")
-    head = ("Method", "Setting", "Predicted", "Measured", "Deviation", *steps)
+def _table(rows: Sequence[Verdict], names: Mapping[str, str]) -> str:
+    steps = (f"{column.title} {column.symbol}" for column in COSTS)
+    head = ("Method", "Setting", PREDICTED.title, "Measured", "Deviation", *steps)
     cells = [
         (
-            f"[{names.get(row['id'], row['id'])}](methods/{row['id']}.md)",
-            _setting(row),
-            *(f"{row[key]:.2f}" for key in ("predicted", "speedup")),
+            f"[{names.get(row.id, row.id)}](methods/{row.id}.md)",
+            _setting(row.measured),
+            PREDICTED.figure(row.promised),
+            SPEEDUP.figure(row.measured),
             _deviation(row),
-            *(f"{row[key]:.2f}" for key in ("tokens_per_pass", "target", "draft", "rest")),
+            *(column.figure(row.promised) for column in COSTS),
         )
         for row in rows
     ]
     return table(head, cells)
 
 
-def _deviation(row: Row) -> str:
-    percent = f"{round(row['deviation'], 2) + 0:+.0%}".replace("-", "−")  # + 0 makes an even -0 a plain one
-    return percent + (f" ({row['number']})" if "number" in row else "")
+def _deviation(row: Verdict) -> str:
+    percent = f"{round(row.deviation, 2) + 0:+.0%}".replace("-", "−")  # + 0 makes an even -0 a plain one
+    return percent + (f" ({row.number})" if row.number else "")
 
 
-def _setting(row: Row) -> str:
+def _setting(row: BenchRow) -> str:
     """The temperature alone, as the tables above have the rest; or what a translation varies."""
-    return str(row["setting"] if "exact_match" in row else row["setting"].partition(",")[0])
+    return row.setting if row.translates else row.setting.partition(",")[0]
 
 
-def _reasons(rows: Sequence[Row], names: Mapping[str, str]) -> str:
-    numbers = {row["number"]: row["id"] for row in rows if "number" in row}
+def _reasons(rows: Sequence[Verdict], names: Mapping[str, str]) -> str:
+    numbers = {row.number: row.id for row in rows if row.number}
     lines = [f"{n}. {names.get(id, id)}: {WHY.get(id, 'not explained yet.')}" for n, id in sorted(numbers.items())]
     return "Why the measured speedup is not the predicted one:\n\n" + "\n".join(lines) if lines else ""
 
 
-def _costs(units: Sequence[Row]) -> str:
+def _costs(units: Sequence[Unit]) -> str:
     """r(k) as a table, and every other kind of call at the size at which it was seen most often."""
     passes = {
-        way: {u["new"]: u for u in units if (u["who"], u["call"], u["how"]) == ("target", "forward", how)}
+        way: {unit.new: unit.microseconds for unit in units if unit.kind == ("target", "forward", how)}
         for way, how in (("a chain", ""), ("a tree", "masked"))
     }
     one = passes["a chain"].get(1)
     if one is None:
         return ""
     sizes = [k for k in SIZES if any(k in each for each in passes.values())]
-    rows = [
-        (
-            str(k),
-            *(f"{each[k]['microseconds'] / one['microseconds']:.2f}" if k in each else "–" for each in passes.values()),
-        )
-        for k in sizes
-    ]
-    kinds: dict[tuple[str, ...], Row] = {}
+    rows = [(str(k), *(f"{each[k] / one:.2f}" if k in each else "–" for each in passes.values())) for k in sizes]
+    kinds: dict[tuple[str, ...], Unit] = {}
     for unit in units:
-        kind = (unit["who"], unit["call"], unit["how"])
-        kinds[kind] = max(kinds.get(kind, unit), unit, key=lambda each: int(each["calls"]))
+        kinds[unit.kind] = max(kinds.get(unit.kind, unit), unit, key=lambda each: each.calls)
     calls = [
-        (
-            *kind,
-            f"{u['new']}",
-            f"{u['microseconds']:,.0f}",
-            f"{u['microseconds'] / one['microseconds']:.3f}",
-            f"{u['calls']}",
-        )
+        (*kind, str(u.new), f"{u.microseconds:,.0f}", f"{u.microseconds / one:.3f}", str(u.calls))
         for kind, u in kinds.items()
     ]
     lead = (
-        f"A pass of the target over one token takes {one['microseconds'] / 1000:.2f} ms inside the loops. Over $k$ new"
+        f"A pass of the target over one token takes {one / 1000:.2f} ms inside the loops. Over $k$ new"
         " tokens it takes so many times as long:"
     )
     head = ("Of", "Call", "How", "Tokens, rows or nodes", "Microseconds", "In target passes", "Calls timed")

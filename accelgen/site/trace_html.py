@@ -86,7 +86,9 @@ def summary(run: dict[str, Any]) -> str:
     if figures.get("acceptance") is not None:
         text += f" {figures['acceptance']:.0%} of the drafted tokens were kept."
     if figures.get("mean_layers") is not None:
-        text += f" {figures['mean_layers']:.1f} layers per token on average."
+        text += f" A token was read after {figures['mean_layers']:.1f} layers on average"
+        work = figures.get("mean_work")
+        text += "." if work is None else f", and {work:.1f} were run for it."
     return text
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from accelgen.cli import app
 from accelgen.cli import documents as site
 from accelgen.cli.catalogue import method_ids
-from accelgen.cli.running import parse_options
+from accelgen.cli.own_options import parse_options
 from accelgen.cli.tokens import has_colour, legend, render
 from accelgen.project.places import ROOT
 from accelgen.taxonomy.calls import BASELINES, Baseline

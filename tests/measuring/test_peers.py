@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 
 from accelgen.cli import app
 from accelgen.cli import measurements as measuring
-from accelgen.measuring import bench
+from accelgen.measuring.contests import Plan
+from accelgen.measuring.machine import environment
+from accelgen.measuring.rows import FailedRow, peer_rows
 from accelgen.project.files import read_json
 from accelgen.project.places import RESULTS
 from accelgen.site.fragments import fragments
@@ -32,11 +34,12 @@ from reference_impls.speculative_decoding.rest import Datastore
 transformers = pytest.importorskip("transformers")
 
 from accelgen.measuring import peers  # noqa: E402
-from accelgen.measuring.peers import COPY, DRAFTER, EXIT, PLAIN, Call, Comparison, Peer  # noqa: E402
+from accelgen.measuring.peers import COPY, DRAFTER, EXIT, PLAIN, Comparison  # noqa: E402
+from accelgen.measuring.their_generate import DEFAULTS, Call, Peer, draft_temperature  # noqa: E402
 
 VOCAB, LAYERS, EXIT_LAYER, GAMMA = 24, 4, 2, 3
 PROMPTS = [[1, 2, 3, 1, 2], [4, 9]]
-PLAN = bench.Plan(prompts=2, limit=14)
+PLAN = Plan(prompts=2, limit=8)
 
 
 def model(seed, layers=LAYERS):
@@ -120,7 +123,7 @@ def drafted_laws(peer, options, gamma, temperature):
         for seed in range(3):
             text, end = list(PROMPTS[0]), len(PROMPTS[0]) + 20
             for step in peer.run(call, PROMPTS[0], 20, temperature, seed).steps:
-                q = Sampler(peers.draft_temperature(temperature) or 1.0).probs(logits([*text, *step.drafted]))
+                q = Sampler(draft_temperature(temperature) or 1.0).probs(logits([*text, *step.drafted]))
                 chances = q[len(text) - 1 : -1].gather(-1, torch.tensor(step.drafted, dtype=torch.long)[:, None])
                 yield end - len(text), chances.flatten().tolist()
                 text += step.emitted
@@ -130,7 +133,7 @@ def drafted_laws(peer, options, gamma, temperature):
 def test_default_drafts_end_when_the_drafter_is_unsure(peer, options, temperature):
     lengths = set()
     for left, chances in drafted_laws(peer, options, None, temperature):
-        sure = [chance >= peers.DEFAULTS["assistant_confidence_threshold"] for chance in chances]
+        sure = [chance >= DEFAULTS["assistant_confidence_threshold"] for chance in chances]
         assert all(sure[:-1])
         assert len(sure) == left - 1 or not sure[-1]
         lengths.add(len(sure))
@@ -150,12 +153,12 @@ def test_the_temperature_is_applied_twice_to_drafts(peer, options, monkeypatch):
     monkeypatch.setattr(ConfidenceCriteria, "__call__", note)
     chances = [chance for _, found in drafted_laws(peer, options, None, 0.8) for chance in found]
     assert asked == pytest.approx(chances, abs=1e-4)
-    assert peers.draft_temperature(0.8) == pytest.approx(0.64)
+    assert draft_temperature(0.8) == pytest.approx(0.64)
 
 
 def test_the_defaults_are_those_of_the_installed_version():
     known = transformers.GenerationConfig()._get_default_generation_params()
-    assert {name: known[name] for name in peers.DEFAULTS} == peers.DEFAULTS
+    assert {name: known[name] for name in DEFAULTS} == DEFAULTS
 
 
 def test_prompt_lookup_copies_what_followed_in_the_text(peer):
@@ -267,28 +270,32 @@ def test_ratios_are_taken_within_rounds(options):
     }
     row = peers.compared(Comparison("", DRAFTER, theirs), runs, options, {})
     assert (row["speedup"], row["pairs"]) == (3.0, 3)  # 5, 3, 2
-    assert row["loop"]["speedup"] == 2.0  # 3, 1.5, 2
-    assert row["algorithm"]["speedup"] == pytest.approx(5 / 3)  # 5/3, 2, 1
-    assert row["ours"]["over_plain"]["speedup"] == 3.0  # 2, 4, 3
-    assert row["theirs"]["over_plain"]["speedup"] == 2.0  # 1.2, 2, 3
-    assert row["theirs"]["switches"]["num_assistant_tokens"] == GAMMA
+    assert row["loop"].speedup == 2.0  # 3, 1.5, 2
+    assert row["algorithm"].speedup == pytest.approx(5 / 3)  # 5/3, 2, 1
+    assert row["ours"].over_plain.speedup == 3.0  # 2, 4, 3
+    assert row["theirs"].over_plain.speedup == 2.0  # 1.2, 2, 3
+    assert row["theirs"].switches["num_assistant_tokens"] == GAMMA
     plain = peers.compared(Comparison("", PLAIN, Call()), runs, options, {})
     assert plain["speedup"] == 2.0
     assert "loop" not in plain
 
 
 def test_every_comparison_has_its_row_and_its_promise(rows, lines):
-    assert [row["setting"] for row in rows] == ["greedy"] * 7 + ["temperature 0.8"] * 7
-    assert [row["theirs"]["call"] for row in rows[:7]] == [pair.theirs.name for pair in lines.pairs]
-    assert [row["ours"]["options"] for row in rows[:4:3]] == [[], [f"exit_layer {EXIT_LAYER}", f"gamma {GAMMA}"]]
+    assert [row.setting for row in rows] == ["greedy"] * 7 + ["temperature 0.8"] * 7
+    assert [row.theirs.call for row in rows[:7]] == [pair.theirs.name for pair in lines.pairs]
+    assert [row.ours.options for row in rows[:4:3]] == [[], [f"exit_layer {EXIT_LAYER}", f"gamma {GAMMA}"]]
     for row in rows[:7]:
-        assert row["as_promised"] is True
-        assert row["texts"] == row["identical_texts"] == 2
-        assert row["ours"]["working_bytes"] > 1000 < row["theirs"]["working_bytes"]
+        assert row.as_promised is True
+        assert row.texts == row.identical_texts == 2
+        assert row.ours.working_bytes > 1000 < row.theirs.working_bytes
     for row in rows:
-        assert row["pairs"] == 2
-        assert row["speedup"] > 0
-    assert all("texts" not in row and "as_promised" not in row for row in rows[7:])  # other numbers were drawn
+        assert row.pairs == 2
+        assert row.speedup > 0
+    assert all(row.texts is None and row.as_promised is None for row in rows[7:])  # other numbers were drawn
+
+
+def test_rows_come_back_from_what_is_stored(rows):
+    assert peer_rows(json.loads(json.dumps({"rows": [row.as_data() for row in rows]}))) == rows
 
 
 @pytest.fixture
@@ -309,9 +316,9 @@ def test_a_planted_difference_is_found(lines):
 
     broken = dataclasses.replace(lines, sides=lines.sides | {name: forged})
     found = peers.measure(broken, PROMPTS, PLAN)
-    wrong = [row for row in found if row.get("as_promised") is False]
-    assert [row["theirs"]["call"] for row in wrong] == [name]
-    assert (wrong[0]["identical_texts"], wrong[0]["rounding_ties"]) == (1, 0)
+    wrong = [row for row in found if row.as_promised is False]
+    assert [row.theirs.call for row in wrong] == [name]
+    assert (wrong[0].identical_texts, wrong[0].rounding_ties) == (1, 0)
 
 
 @pytest.mark.usefixtures("unweighed")
@@ -326,11 +333,11 @@ def test_a_call_that_fails_is_a_row_and_the_others_are_measured(lines):
 
     broken = dataclasses.replace(lines, sides=lines.sides | {name: failing})
     found = peers.measure(broken, PROMPTS, PLAN)
-    failed = [row for row in found if "error" in row]
-    assert [row["theirs"]["call"] for row in failed] == [name] * 2
-    assert failed[0]["error"] == "RuntimeError: no early exits on Sundays"
-    assert sum("speedup" in row for row in found) == 12
-    text = page({"rows": found})
+    failed = [row for row in found if isinstance(row, FailedRow)]
+    assert [row.theirs.call for row in failed] == [name] * 2
+    assert failed[0].error == "RuntimeError: no early exits on Sundays"
+    assert len(found) == 14
+    text = page(found)
     assert text.count("failed: RuntimeError: no early exits on Sundays") == 2
     assert "early_exit=2)`, 3 guesses | – | – | – |" in text
 
@@ -373,23 +380,23 @@ def test_working_memory_is_what_is_alive_at_once():
 @pytest.mark.usefixtures("unweighed")
 def test_the_number_of_runs_is_known_before(lines):
     ticks = []
-    plan = bench.Plan(prompts=2, limit=3, repeat=2, tick=ticks.append)
+    plan = Plan(prompts=2, limit=3, repeat=2, tick=ticks.append)
     found = peers.measure(lines, PROMPTS, plan)
     assert len(ticks) == lines.runs(plan) == 2 * 2 * 2 * (4 + 6)
-    assert {row["pairs"] for row in found} == {4}
-    assert {row["texts"] for row in found[:7]} == {2}  # a greedy text is counted once
+    assert {row.pairs for row in found} == {4}
+    assert {row.texts for row in found[:7]} == {2}  # a greedy text is counted once
 
 
 # ---- the command and the page -------------------------------------------------------------------------------------
 
 
-def page(more):
+def page(found):
     report = {
-        "command": "accelgen bench --peers", **bench.environment(),
-        "settings": {"prompts": 2, "limit": 14, "repeat": 1, **peers.settings()},
+        "command": "accelgen bench --peers", **environment(),
+        "settings": {"prompts": 2, "limit": 8, "repeat": 1, **peers.settings()},
     }  # fmt: skip
     report["versions"] |= peers.versions()
-    return fragments(load_taxonomy(), Results(peers=report | more))["peers"]
+    return fragments(load_taxonomy(), Results(peers=report | {"rows": [row.as_data() for row in found]}))["peers"]
 
 
 @pytest.fixture
@@ -415,16 +422,17 @@ def test_the_command_writes_what_it_prints(tmp_path):
     assert report["command"] == "accelgen bench --prompts 2 --limit 5 --repeat 1 --peers"
     assert report["versions"]["transformers"] == transformers.__version__
     assert len(report["rows"]) == 14
-    shown = accelgen("-o", tmp_path / "peers.json").stdout
+    shown = accelgen().stdout
     assert "3 guesses" in shown
-    assert "identical" in shown
-    assert "transformers' wall time divided by the method's" in shown
+    assert "Equal texts" in shown
+    assert "Their time / ours" in shown
 
 
 @pytest.mark.usefixtures("tiny_command")
 def test_the_command_stores_its_result_where_the_page_finds_it(tmp_path, monkeypatch):
     monkeypatch.setattr(measuring, "RESULTS", tmp_path)
-    assert accelgen().exit_code == 0
+    monkeypatch.setattr(measuring, "CHECKOUT", True)
+    assert accelgen("--store").exit_code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["peers.json"]
 
 
@@ -454,37 +462,32 @@ def test_without_transformers_one_sentence_says_what_to_do(tmp_path, monkeypatch
 
 
 def test_the_page_shows_every_figure_with_its_setup(rows):
-    text = page({"rows": rows})
+    text = page(rows)
     for row in rows:
-        code, _, drafts = row["theirs"]["call"].partition(", ")
-        quartiles = f"{row['speedup_q1']:.2f}–{row['speedup_q3']:.2f}"
-        (line,) = [line for line in text.splitlines() if quartiles in line and f"`{code}`" in line and drafts in line][
-            :1
-        ]
-        assert f"{row['speedup']:.2f}" in line
-        assert f"{row['ours']['tokens_per_pass']:.2f} / {row['theirs']['tokens_per_pass']:.2f}" in line
+        code, _, drafts = row.theirs.call.partition(", ")
+        lines = [line for line in text.splitlines() if row.quartiles in line and f"`{code}`" in line and drafts in line]
+        assert f"{row.speedup:.2f}" in lines[0]
+        assert f"{row.ours.tokens_per_pass:.2f} / {row.theirs.tokens_per_pass:.2f}" in lines[0]
     assert "[LayerSkip](methods/layerskip.md), exit_layer 2, gamma 3" in text
-    assert f"Plain decoding: their time is {rows[0]['speedup']:.2f} times ours, by the loop alone." in text
+    assert f"Plain decoding: their time is {rows[0].speedup:.2f} times ours, by the loop alone." in text
     drafted = rows[1]
-    assert (
-        f"{drafted['loop']['speedup']:.2f} by the loop and {drafted['algorithm']['speedup']:.2f} by the drafting"
-        in text
-    )
-    for fact in ("Command: `accelgen bench --peers`", transformers.__version__, "2 rounds, 14 tokens", "1 thread"):
+    assert f"{drafted.loop.speedup:.2f} by the loop and {drafted.algorithm.speedup:.2f} by the drafting" in text
+    for fact in ("Command: `accelgen bench --peers`", transformers.__version__, "2 rounds, 8 tokens", "1 thread"):
         assert fact in text
     for table in (block for block in text.split("\n\n") if block.startswith("| ")):
         assert len({line.count("|") for line in table.splitlines()}) == 1
     assert text.count("2 of 2") == 7
-    assert f"{rows[0]['ours']['working_bytes'] / 1e6:.1f} / {rows[0]['theirs']['working_bytes'] / 1e6:.1f}" in text
+    assert f"{rows[0].ours.working_bytes / 1e6:.1f} / {rows[0].theirs.working_bytes / 1e6:.1f}" in text
+    assert '<span class="nowrap">(' in text
 
 
 def test_a_text_that_is_not_as_promised_is_said_on_the_page(rows):
-    wrong = rows[0] | {"identical_texts": 0, "rounding_ties": 1, "as_promised": False}
-    assert "0 of 2; 1 by a rounding tie; 1 not as promised" in page({"rows": [wrong]})
+    wrong = dataclasses.replace(rows[0], identical_texts=0, rounding_ties=1, as_promised=False)
+    assert "0 of 2; 1 by a rounding tie; 1 not as promised" in page([wrong])
 
 
 def test_without_results_the_page_says_which_command_makes_them():
-    assert "`accelgen bench --peers`" in fragments(load_taxonomy(), Results())["peers"]
+    assert "`accelgen bench --peers --store`" in fragments(load_taxonomy(), Results())["peers"]
 
 
 @pytest.mark.skipif(not (RESULTS / "peers.json").is_file(), reason="not measured in this checkout")
@@ -492,7 +495,7 @@ def test_the_stored_comparison_is_complete_and_as_promised():
     stored = read_json(RESULTS / "peers.json")
     assert stored["command"].endswith("--peers")
     assert len(stored["rows"]) == 14
-    for row in stored["rows"]:
-        assert "error" not in row, row["error"]
-        assert row["pairs"] >= 20
-        assert row.get("as_promised") is not False
+    for row in peer_rows(stored):
+        assert not isinstance(row, FailedRow), row.error
+        assert row.pairs >= 20
+        assert row.as_promised is not False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import math
@@ -12,7 +11,8 @@ import torch
 from typer.testing import CliRunner
 
 from accelgen.cli import app
-from accelgen.measuring import bench, synthetic
+from accelgen.measuring import machine, synthetic
+from accelgen.measuring.kinds import EXACT
 from accelgen.measuring.synthetic import SyntheticDrafter
 from accelgen.taxonomy.loading import load_taxonomy
 from reference_impls.baselines import autoregressive
@@ -145,7 +145,7 @@ def test_what_cannot_be_is_said_in_a_sentence(words, sentence):
 
 
 def test_methods_are_those_with_one_plain_drafter_whose_text_is_exact():
-    known = {m.id for m in load_taxonomy().methods if m.is_implemented and m.guarantee in bench.EXACT}
+    known = {m.id for m in load_taxonomy().methods if m.is_implemented and m.guarantee in EXACT}
     assert set(synthetic.METHODS) <= known
     assert {m.__name__.rpartition(".")[2].replace("_", "-") for m in METHODS} == set(synthetic.METHODS)
 
@@ -169,7 +169,7 @@ def test_the_command_shows_what_the_formula_promises(tmp_path):
 def test_the_formula_s_costs_are_those_of_the_passes(monkeypatch):
     """A world in which a pass of the target takes 3 + k / 2 and one of the drafter 0.7."""
     spent = [0.0]
-    monkeypatch.setattr(bench, "now", lambda: spent[0])
+    monkeypatch.setattr(machine, "now", lambda: spent[0])
 
     def costing(own, cost):
         forward = own.forward
@@ -186,10 +186,13 @@ def test_the_formula_s_costs_are_those_of_the_passes(monkeypatch):
         "drafter": costing(model(1), lambda _: 0.7),
         "gamma": 3,
     }
-    plain = functools.partial(autoregressive.generate, options["target"], [1], 12, sampler=Sampler(0))
-    own = functools.partial(
-        speculative_decoding_leviathan.generate, prompt=[1], limit=12, sampler=Sampler(0), **options
-    )
+
+    def plain():
+        return [autoregressive.generate(options["target"], [1], 12, sampler=Sampler(0))]
+
+    def own():
+        return [speculative_decoding_leviathan.generate(prompt=[1], limit=12, sampler=Sampler(0), **options)]
+
     assert synthetic.loop_costs(speculative_decoding_leviathan, options, plain, own) == pytest.approx((0.2, 5 / 3.5))
 
 
@@ -198,7 +201,7 @@ def test_nothing_is_stored_unless_asked(tmp_path, monkeypatch):
     words = ["bench", "--prompts", "1", "--limit", "4", "--synthetic-acceptance", "0.5"]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
-    assert "expected" in result.stdout
+    assert "Expected" in result.stdout
     assert not list(tmp_path.iterdir())
 
 

@@ -6,10 +6,12 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from accelgen.measuring.rows import AcceptanceFigures, BenchRow, Prediction, Verdict, read, rows_of
 from accelgen.project.files import read_json
 from accelgen.project.places import RESULTS, ROOT, TRACES
 from accelgen.site import charts
@@ -17,16 +19,24 @@ from accelgen.site.charts import Bar, Group, Mark, Scale
 from accelgen.taxonomy.loading import load_taxonomy
 
 NAMES = {"a": "A & <B>", "b": "The second one"}
+
+
+def row(id: str, setting: str, speedup: float, **more: Any) -> BenchRow:
+    ends = {"speedup_q1": speedup - 0.1, "speedup_q3": speedup + 0.1, "pairs": 9}
+    return BenchRow(**{"id": id, "setting": setting, "speedup": speedup, "tokens_per_pass": 1.0} | ends | more)
+
+
 LANGUAGE = [
-    {"id": "b", "setting": "greedy", "tokens_per_pass": 1.0, "speedup": 0.8, "speedup_q1": 0.7, "speedup_q3": 0.9},
-    {"id": "a", "setting": "greedy, n 4", "tokens_per_pass": 3.2, "speedup": 1.6, "speedup_q1": 1.2, "speedup_q3": 2.0},
-    {"id": "a", "setting": "temperature 0.8, n 4", "tokens_per_pass": 2.5, "speedup": 1.25},
+    row("b", "greedy", 0.8),
+    row("a", "greedy, n 4", 1.6, tokens_per_pass=3.2, speedup_q1=1.2, speedup_q3=2.0),
+    row("a", "temperature 0.8, n 4", 1.25, tokens_per_pass=2.5),
 ]
 TRANSLATION = [
-    {"id": "a", "setting": f"iterations {n}", "passes_per_sentence": float(n), "exact_match": right,
-     "exact_match_autoregressive": 1.0, "speedup": speedup}
+    row(
+        "a", f"iterations {n}", speedup, passes_per_sentence=float(n), exact_match=right, exact_match_autoregressive=1.0
+    )
     for n, right, speedup in ((1, 0.75, 4.0), (4, 0.95, 2.0), (10, 1.0, 0.5))
-]  # fmt: skip
+]
 TRACE = {
     "depth": 24,
     "runs": [
@@ -35,8 +45,8 @@ TRACE = {
         {"title": "Without exits", "steps": [{"layers": []}]},
     ],
 }
-BENCH = (read_json(RESULTS / "bench.json") or {})["rows"]
-FOUND = read_json(RESULTS / "acceptance.json") or {}
+BENCH = rows_of(BenchRow, read_json(RESULTS / "bench.json"))
+FOUND = read(AcceptanceFigures, read_json(RESULTS / "acceptance.json") or {})
 STORED = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(TRACES.glob("*.json"))]
 
 
@@ -60,8 +70,8 @@ def groups(picture: ET.Element) -> list[tuple[str, float, str]]:
 def every_chart() -> list[str]:
     """All charts of the stored results."""
     names = {m.id: m.name for m in load_taxonomy().methods}
-    language = [row for row in BENCH if "exact_match" not in row]
-    translation = [row for row in BENCH if "exact_match" in row]
+    language = [row for row in BENCH if not row.translates]
+    translation = [row for row in BENCH if row.translates]
     found = [charts.speed(language, names), charts.quality(translation, names), charts.places(FOUND)]
     return [chart for chart in [*found, *map(charts.exits, STORED)] if chart]
 
@@ -70,7 +80,7 @@ def test_every_row_has_one_bar_with_its_value():
     speedup, tokens = parts(charts.speed(LANGUAGE, NAMES))
     assert [(says, label) for says, _, label in groups(speedup)] == [
         ("A & <B>, greedy, n 4: 1.60 (1.20–2.00)", "1.60"),
-        ("A & <B>, temperature 0.8, n 4: 1.25", "1.25"),
+        ("A & <B>, temperature 0.8, n 4: 1.25 (1.15–1.35)", "1.25"),
         ("The second one, greedy: 0.80 (0.70–0.90)", "0.80"),
     ]
     assert [label for _, _, label in groups(tokens)] == ["3.20", "2.50", "1.00"]
@@ -123,9 +133,11 @@ def test_no_figures_no_chart(chart):
 
 def test_every_stored_row_is_drawn():
     speed, quality, *_ = every_chart()
-    language = [row for row in BENCH if "exact_match" not in row]
+    language = [row for row in BENCH if not row.translates]
     for picture, key in zip(parts(speed), ("speedup", "tokens_per_pass"), strict=True):
-        assert Counter(label for _, _, label in groups(picture)) == Counter(f"{row[key]:.2f}" for row in language)
+        assert Counter(label for _, _, label in groups(picture)) == Counter(
+            f"{getattr(row, key):.2f}" for row in language
+        )
         by_length = [float(label) for _, _, label in sorted(groups(picture), key=lambda bar: bar[1])]
         assert by_length == sorted(by_length), "a longer bar has the larger value"
     marks = parts(quality, "svg[@overflow]")
@@ -145,11 +157,12 @@ def test_marks_stand_where_their_figures_say():
 
 
 def test_what_is_measured_stands_over_what_was_predicted():
-    rows = [
-        {"id": "a", "setting": "greedy", "predicted": 2.0, "speedup": 1.0, "number": 1},
-        {"id": "b", "setting": "greedy", "predicted": 1.5, "speedup": 4.0},
-        {"id": "b", "setting": "hot", "predicted": 0.5, "speedup": 0.5},
-    ]
+    def verdict(id: str, setting: str, predicted: float, speedup: float, number: int | None = None) -> Verdict:
+        parts = {"tokens_per_pass": 1.0, "target": 1.0, "draft": 0.0, "rest": 0.0, "runs": 9}
+        promised = Prediction(**{"id": id, "setting": setting, "predicted": predicted} | parts)
+        return Verdict(row(id, setting, speedup), promised, number)
+
+    rows = [verdict("a", "greedy", 2.0, 1.0, 1), verdict("b", "greedy", 1.5, 4.0), verdict("b", "hot", 0.5, 0.5)]
     chart = charts.predictions(rows, NAMES, {"a": "One & only", "b": "Another"})
     (picture,) = parts(chart)
     marks = parts(chart, "svg[@overflow]")
@@ -171,7 +184,8 @@ def test_what_is_measured_stands_over_what_was_predicted():
     assert {"One & only", "Another", "as predicted", "predicted", "measured"} <= set(words)
     assert {"right sentences", "speedup"}.isdisjoint(words)
     assert charts.CROSS not in chart, "there is no plain decoding here"
-    both = parts(charts.predictions([*rows, rows[0] | {"exact_match": 1.0}], NAMES, {}))
+    translated = replace(rows[0], measured=replace(rows[0].measured, exact_match=1.0))
+    both = parts(charts.predictions([*rows, translated], NAMES, {}))
     assert [picture.findtext("title") for picture in both] == [
         "Measured speedup, continuing a text", "Measured speedup, translating a sentence",
     ]  # fmt: skip
@@ -189,10 +203,10 @@ def test_labels_of_marks_at_one_place_stand_apart():
 
 def test_places_and_exits_show_all_their_figures():
     (picture,) = parts(charts.places(FOUND))
-    alpha = FOUND["expected_overlap"]
+    alpha = FOUND.expected_overlap
     expected = [
         f"{value:.0%}"
-        for i, (given, at_all) in enumerate(zip(FOUND["conditional"], FOUND["unconditional"], strict=True), 1)
+        for i, (given, at_all) in enumerate(zip(FOUND.conditional, FOUND.unconditional, strict=True), 1)
         for value in (given, at_all, alpha**i)
     ]
     assert [label for _, _, label in groups(picture)] == expected

@@ -68,7 +68,8 @@ def test_every_reason_and_its_source_is_shown():
 
 
 def test_a_speedup_is_shown_only_where_the_benchmark_speaks_about_the_workload():
-    row = {"id": TAXONOMY.methods[0].id, "setting": "greedy", "speedup": 1.5}
+    ends = {"speedup_q1": 1.0, "speedup_q3": 2.0, "pairs": 9, "tokens_per_pass": 2.0}
+    row = {"id": TAXONOMY.methods[0].id, "setting": "greedy", "speedup": 1.5} | ends
     results = Results(bench={"rows": [row, row | {"setting": "temperature 0.8", "speedup": 1.25}]})
     shown = {w: guide.figures(TAXONOMY.methods[0], w, results).split(" here")[0] for w in Workload}
     assert shown[Workload.ONE_STREAM].startswith("[1.25× to 1.50×")

@@ -123,7 +123,7 @@ CANVAS = made_up_trace(run([step([], canvas=[2, 9]), step([2, 3], canvas=[2, 3])
 BENCH = {
     "command": "accelgen bench", "date": "2026-01-01", "machine": {"cores": 2},
     "rows": [{"id": "whole", "setting": "greedy", "tokens_per_pass": 2.345, "acceptance": 0.5, "speedup": 1.2,
-              "speedup_q1": 1.1, "speedup_q3": 1.3, "texts": 4, "identical_texts": 3, "rounding_ties": 1}],
+              "speedup_q1": 1.1, "speedup_q3": 1.3, "pairs": 9, "texts": 4, "identical_texts": 3, "rounding_ties": 1}],
 }  # fmt: skip
 ZOO = {
     "drafter": {
@@ -193,7 +193,7 @@ def test_a_page_shows_what_the_source_says(taxonomy: Taxonomy, results: Results)
     assert "[Planned](planned.md) (2020)" in page
     assert "(1.10–1.30)" in page
     assert "tested in `tests/w.py`" in page
-    assert "3 of 4; 1 differ by a rounding tie" in page
+    assert "3 of 4; 1 by a rounding tie" in page
 
 
 def test_front_matter_is_read_back_as_it_was_meant(taxonomy: Taxonomy, results: Results) -> None:
@@ -313,7 +313,7 @@ def test_early_exit_shows_layers() -> None:
     text = html(DEPTH)
     assert "--share:0.25" in text
     assert "6 of 24 layers" in text
-    assert "15.0 layers per token" in text
+    assert "A token was read after 15.0 layers on average." in text
 
 
 def test_a_parallel_decoder_shows_one_row_for_each_pass() -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from accelgen.exports.markdown import escape, front_matter, join, section, table
+from accelgen.measuring.rows import AcceptanceFigures, BenchRow, Prediction, read, rows_of
 from accelgen.measuring.speedup import (
     LARGEST,
     best_gamma,
@@ -247,33 +247,33 @@ def _by_batch() -> str:
 
 
 def _fails(results: Results) -> Iterable[str]:
-    found = results.acceptance
     yield (
         "Equation 1 takes every guess to be kept with the same chance, whatever came before. Real chances depend on the"
         " place and on the text: some passages are easy, and a draft that has come far stands in one."
     )
-    if not found:
+    if not results.acceptance:
         yield "Our own example is not computed yet: `python -m accelgen.measuring.acceptance_rates` does it."
         return
+    found = read(AcceptanceFigures, results.acceptance)
     yield _places(found)
-    yield from _elsewhere(found, results.bench or {}, results.costs or {})
+    yield from _elsewhere(found, results)
 
 
-def _places(found: Mapping[str, Any]) -> str:
+def _places(found: AcceptanceFigures) -> str:
     """The chances by place against one chance for all, and the lengths that both promise on the same run."""
-    gamma, alpha, chances = found["gamma"], found["expected_overlap"], found["conditional"]
-    reached = [found["rounds"] * share for share in (1.0, *found["unconditional"][:-1])]
+    gamma, alpha, chances = found.gamma, found.expected_overlap, found.conditional
+    reached = [found.rounds * share for share in (1.0, *found.unconditional[:-1])]
     errors = [math.sqrt(a * (1 - a) / count) for a, count in zip(chances, reached, strict=True)]
     head = ("Chance", *(f"guess {i}" for i in range(1, gamma + 1)), "tokens a pass")
     rows = [
         ("one chance for all, $\\alpha$", *[f"{alpha:.3f}"] * gamma, f"{expected_tokens(alpha, gamma):.3f}"),
         ("kept if all before were", *(f"{a:.3f}" for a in chances), f"{expected_tokens(chances, gamma):.3f}"),
         ("its standard error", *(f"± {error:.3f}" for error in errors), "–"),
-        ("measured", *["–"] * gamma, f"{found['tokens_per_pass']:.3f}"),
+        ("measured", *["–"] * gamma, f"{found.tokens_per_pass:.3f}"),
     ]
     lead = (
-        f"In [one run of ours](acceptance.md), {found['rounds']} drafts of {gamma} by the zoo's two-layer drafter at"
-        f" temperature {found['temperature']}, $\\alpha$ is {alpha:.3f}, the mean over all guesses that were reached:"
+        f"In [one run of ours](acceptance.md), {found.rounds} drafts of {gamma} by the zoo's two-layer drafter at"
+        f" temperature {found.temperature}, $\\alpha$ is {alpha:.3f}, the mean over all guesses that were reached:"
     )
     after = (
         "That the second row gives the run back exactly is no merit: the product of its chances is how often a draft"
@@ -285,17 +285,19 @@ def _places(found: Mapping[str, Any]) -> str:
     return "\n\n".join([lead, table(head, rows), after, link])
 
 
-def _elsewhere(found: Mapping[str, Any], bench: Mapping[str, Any], costs: Mapping[str, Any]) -> Iterable[str]:
+def _elsewhere(found: AcceptanceFigures, results: Results) -> Iterable[str]:
     """The same drafter in the benchmark: another run, so both are predictions there, of tokens and of time."""
-    gamma, alpha, chances = found["gamma"], found["expected_overlap"], found["conditional"]
-    row, cost = (_row(each, f"temperature {found['temperature']:g}, gamma {gamma}") for each in (bench, costs))
-    if row is None:
+    gamma, alpha, chances = found.gamma, found.expected_overlap, found.conditional
+    key = DRAFTER, f"temperature {found.temperature:g}, gamma {gamma}"
+    row = next((row for row in rows_of(BenchRow, results.bench) if row.key == key), None)
+    cost = next((row for row in rows_of(Prediction, results.costs) if row.key == key), None)
+    if row is None or results.bench is None:
         return
-    tokens, gain, prompts = row["tokens_per_pass"], row["speedup"], bench["settings"]["prompts"]
+    tokens, gain, prompts = row.tokens_per_pass, row.speedup, results.bench["settings"]["prompts"]
     predicted = {"one chance for all": expected_tokens(alpha, gamma), "by place": expected_tokens(chances, gamma)}
     yield (
         f"The [benchmark](../measured.md) runs the same drafter with the same settings after {prompts} prompts, not"
-        f" {found['prompts']}: {tokens:.3f} tokens a pass. Predicted from the run above:"
+        f" {found.prompts}: {tokens:.3f} tokens a pass. Predicted from the run above:"
     )
     rows = [(name, f"{value:.3f}", _error(value, tokens)) for name, value in predicted.items()]
     yield table(("Prediction", "tokens a pass", "error"), rows)
@@ -304,13 +306,13 @@ def _elsewhere(found: Mapping[str, Any], bench: Mapping[str, Any], costs: Mappin
     yield "Measure on your own machine before you believe any speedup, ours included."
 
 
-def _time(predicted: Mapping[str, float], cost: Mapping[str, Any], gamma: int, gain: float) -> Iterable[str]:
+def _time(predicted: Mapping[str, float], cost: Prediction, gamma: int, gain: float) -> Iterable[str]:
     """The speedups that these tokens promise, first with a free check and then with the costs that were measured."""
-    c, check = cost["draft"] / gamma, cost["target"] + cost["rest"]
+    c, check = cost.draft / gamma, cost.target + cost.rest
     yield (
         "Tokens are not yet time. [Single calls, timed inside the loop](../measured.md#prediction-beside-measurement),"
-        f" tell what a round costs: {gamma} guesses $\\gamma c$ = {cost['draft']:.2f} passes over one token, the"
-        f" target's pass {cost['target']:.2f}, drawing and verification {cost['rest']:.2f}. That predicts the speedup:"
+        f" tell what a round costs: {gamma} guesses $\\gamma c$ = {cost.draft:.2f} passes over one token, the"
+        f" target's pass {cost.target:.2f}, drawing and verification {cost.rest:.2f}. That predicts the speedup:"
     )
     constant, by_place = predicted
     rows = [
@@ -324,11 +326,6 @@ def _time(predicted: Mapping[str, float], cost: Mapping[str, Any], gamma: int, g
     cells = [(name, f"{total:.2f}", f"{speed:.2f}", _error(speed, gain)) for name, total, speed in rows]
     head = ("Prediction", "draft and check", "speedup", "error")
     yield table(head, [*cells, ("measured", "–", f"{gain:.2f}", "–")])
-
-
-def _row(results: Mapping[str, Any], setting: str) -> Mapping[str, Any] | None:
-    """The drafter's row with this setting; None if there is none."""
-    return next((row for row in results.get("rows", ()) if (row["id"], row["setting"]) == (DRAFTER, setting)), None)
 
 
 def _error(predicted: float, measured: float) -> str:

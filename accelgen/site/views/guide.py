@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 from accelgen.exports.markdown import front_matter, join, section, table
+from accelgen.measuring.rows import BenchRow, rows_of
 from accelgen.site.method_page import GUARANTEES, NEEDS, WORKLOADS, guarantee_badge
 from accelgen.site.results import Results
 from accelgen.site.views.comparison import engines, training
@@ -29,10 +29,10 @@ HOW = (
 TRAINING = ("none", "optional", "an addition", "the model")  # what `comparison.training` says, from the least
 HERE = "proved code here"  # the answer to "Where should it run?" that asks for this project's own
 # Which of the benchmark's rows speak about a workload: it decodes single requests with short contexts.
-MEASURED: Mapping[Workload, Callable[[dict[str, Any]], bool]] = {
-    Workload.ONE_STREAM: lambda row: "exact_match" not in row,
-    Workload.SAMPLING: lambda row: row["setting"].startswith("temperature"),
-    Workload.TRANSLATION: lambda row: "exact_match" in row,
+MEASURED: Mapping[Workload, Callable[[BenchRow], bool]] = {
+    Workload.ONE_STREAM: lambda row: not row.translates,
+    Workload.SAMPLING: lambda row: row.setting.startswith("temperature"),
+    Workload.TRANSLATION: lambda row: row.translates,
 }
 EXACT = (Guarantee.EXACT_DISTRIBUTION, Guarantee.EXACT_GREEDY)
 
@@ -117,8 +117,8 @@ def _asks(method: Method) -> str:
 def figures(method: Method, workload: Workload, results: Results) -> str:
     """What was measured here for such a workload, and how much others report."""
     speaks = MEASURED.get(workload)
-    rows = [row for row in (results.bench or {}).get("rows", []) if row["id"] == method.id and "speedup" in row]
-    found = [row["speedup"] for row in rows if speaks and speaks(row)]
+    rows = [row for row in rows_of(BenchRow, results.bench) if row.id == method.id]
+    found = [row.speedup for row in rows if speaks and speaks(row)]
     parts = [f"[{span(found)} here](../methods/{method.id}.md#measured-here)"] if found else []
     if method.reported:
         parts.append(f"[{len(method.reported)} reported](../methods/{method.id}.md#reported-by-others)")

@@ -7,13 +7,18 @@ import importlib.util
 
 from reference_impls.testing.case import Case
 
-__all__ = ["Case", "case_of"]
+__all__ = ["Case", "case_of", "has_case"]
+
+
+def has_case(id: str) -> bool:
+    """Whether there is a case of this name."""
+    name = id.replace("-", "_")
+    return name.isidentifier() and importlib.util.find_spec(f"{__name__}.{name}") is not None
 
 
 def case_of(id: str) -> Case:
     """The case of the method `id`; for a name that has none, such as a port's, an empty one."""
-    name = f"{__name__}.{id.replace('-', '_')}"
-    if not id.replace("-", "_").isidentifier() or importlib.util.find_spec(name) is None:
+    if not has_case(id):
         return Case()
-    case: Case = importlib.import_module(name).CASE
+    case: Case = importlib.import_module(f"{__name__}.{id.replace('-', '_')}").CASE
     return case

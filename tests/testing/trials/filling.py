@@ -3,7 +3,8 @@
 import torch
 
 from reference_impls.core.generation import Generation, Step
-from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.layers import Shape
+from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.testing.case import Case
 
