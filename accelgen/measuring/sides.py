@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reference_impls.core.generation import Generation
+    from reference_impls.core.generation import Ends, Generation
     from reference_impls.core.sampling import Sampler
 
 
@@ -45,7 +45,7 @@ class Request:
     limit: int
     temperature: float = 0.0
     seed: int = 0
-    eos: int | None = None
+    eos: Ends | None = None
 
     def sampler(self) -> Sampler:
         """A fresh sampler, so that the same request gives the same text again."""
