@@ -30,7 +30,8 @@ takes $x$ out of $p$ after a rejection.
 
 Differences from the paper
 --------------------------
-1. The target's first pass reads the prompt together with the first tree, so a run has no separate prefill pass.
+1. The target's first pass reads the prompt without guesses, because a prompt under a tree's mask would cost a long text
+   dearly, and emits a token.
 2. All occurrences are counted (`trie`). The suffix array has them sorted already, so that each node of the trie is a
    run of equal rows and its weight the length of the run; no trie of the whole is built. The published code stops after
    5,000 places, those whose continuations come first in the order of token ids.
@@ -68,28 +69,53 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
+from reference_impls.core.drafting import check_draft, room
 from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.tree import Tree
-from reference_impls.core.verify import check_draft, verify_tree
+from reference_impls.core.verify import verify_tree
 
 
-def suffix_array(tokens: Tensor) -> Tensor:
-    """The starts [n] of all suffixes of tokens [n] in lexicographic order (Manber and Myers, 1993).
+@torch.inference_mode()
+@checked
+def generate(
+    target: LanguageModel,
+    prompt: Sequence[int],
+    limit: int,
+    *,
+    datastore: Datastore,
+    sampler: Sampler,
+    longest: int = 16,
+    gamma: int = 10,
+    nodes: int = 64,
+    eos: Ends | None = None,
+) -> Generation:
+    """Generate up to `limit` tokens after `prompt`, with up to `nodes` guesses from `datastore` in each pass.
 
-    Prefix doubling: suffixes ranked by their first `width` tokens are ranked by twice as many when the rank of the
-    suffix `width` places on is put behind their own. Rank 0 is the end of the text.
+    Up to `longest` tokens are looked up, and up to `gamma` read from there; the defaults are the paper's. Raises
+    ValueError for numbers below 1, and for a datastore with tokens that the target does not have.
     """
-    order, rank, width = tokens.argsort(), tokens.long() + 1, 1
-    while width < 2 * len(tokens):
-        behind = F.pad(rank, (0, width))[width:]
-        pairs, order = (rank * (rank.max() + 1) + behind).sort()
-        rank = torch.empty_like(rank).scatter_(0, order, F.pad(pairs.diff() > 0, (1, 0), value=True).cumsum(0))
-        if int(rank.max()) == len(tokens):
-            break
-        width *= 2
-    return order
+    check_options(target, datastore, longest, gamma, nodes)
+    result, tokens, cache = Generation(), list(prompt), target.new_cache()
+    # Between turns the cache holds all tokens but the last.
+    go_on = limit > 0
+    while go_on:
+        # Draft: what followed the newest tokens in the datastore, as a tree, once the prompt has been read.
+        depth = room(len(tokens), gamma, target) if result.steps else 0
+        tree = datastore.draft(tokens, longest=longest, gamma=depth, nodes=nodes) if depth else Tree()
+        # Verify: one pass over the whole tree, every node at the place of its depth.
+        unseen = tokens[len(cache) :]
+        depths, visible = tree.layout(len(unseen))
+        inputs, positions = [*unseen, *tree.tokens], len(cache) + depths
+        p = sampler.probs(target(inputs, cache, last=len(tree) + 1, positions=positions, visible=visible))
+        path, extra = verify_tree(sampler, tree, p)
+        # Commit: the accepted path and the target's own token after it; the cache forgets the other nodes.
+        cache.keep(len(tokens), path)
+        emitted = [*(tree.tokens[node] for node in path), extra]
+        tokens += emitted
+        go_on = result.add(Step(emitted, tree.tokens, parents=tree.parents, kept=len(path)), limit, eos)
+    return result
 
 
 class Datastore(nn.Module):
@@ -154,45 +180,28 @@ def trie(rows: Tensor, nodes: int) -> Tree:
     return tree
 
 
-@torch.inference_mode()
-@checked
-def generate(
-    target: LanguageModel,
-    prompt: Sequence[int],
-    limit: int,
-    *,
-    datastore: Datastore,
-    sampler: Sampler,
-    longest: int = 16,
-    gamma: int = 10,
-    nodes: int = 64,
-    eos: Ends | None = None,
-) -> Generation:
-    """Generate up to `limit` tokens after `prompt`, with up to `nodes` guesses from `datastore` in each pass.
+def suffix_array(tokens: Tensor) -> Tensor:
+    """The starts [n] of all suffixes of tokens [n] in lexicographic order (Manber and Myers, 1993).
 
-    Up to `longest` tokens are looked up, and up to `gamma` read from there; the defaults are the paper's. Raises
-    ValueError for numbers below 1, and for a datastore with tokens that the target does not have.
+    Prefix doubling: suffixes ranked by their first `width` tokens are ranked by twice as many when the rank of the
+    suffix `width` places on is put behind their own. Rank 0 is the end of the text.
     """
-    check_options(target, datastore, longest, gamma, nodes)
-    result, tokens, cache = Generation(), list(prompt), target.new_cache()
-    go_on = limit > 0
-    while go_on:
-        # Draft: what followed the newest tokens in the datastore, as a tree.
-        tree = datastore.draft(tokens, longest=longest, gamma=gamma, nodes=nodes)
-        # Verify: one pass over the whole tree, every node at the place of its depth.
-        unseen = tokens[len(cache) :]
-        depths, visible = tree.layout(len(unseen))
-        places = len(cache) + depths
-        p = sampler.probs(
-            target([*unseen, *tree.tokens], cache, last=len(tree) + 1, positions=places, visible=visible)
-        )  # [nodes + 1, vocab]
-        path, extra = verify_tree(sampler, tree, p)
-        # Commit: the accepted path and the target's own token after it; the cache forgets the other nodes.
-        cache.keep(len(tokens), path)
-        emitted = [*(tree.tokens[node] for node in path), extra]
-        tokens += emitted
-        go_on = result.add(Step(emitted, tree.tokens, parents=tree.parents, kept=len(path)), limit, eos)
-    return result
+    order, rank, width = tokens.argsort(), tokens.long() + 1, 1
+    while width < 2 * len(tokens):
+        behind = F.pad(rank, (0, width))[width:]
+        pairs, order = (rank * (rank.max() + 1) + behind).sort()
+        rank = torch.empty_like(rank).scatter_(0, order, F.pad(pairs.diff() > 0, (1, 0), value=True).cumsum(0))
+        if int(rank.max()) == len(tokens):
+            break
+        width *= 2
+    return order
+
+
+def example() -> dict[str, Any]:
+    """Models and options of the example run, shared by tests, page and benchmark."""
+    from reference_impls import zoo
+
+    return {"target": zoo.load("target"), "datastore": zoo.load("rest-datastore"), "nodes": 16}
 
 
 def check_options(target: LanguageModel, datastore: Datastore, longest: int, gamma: int, nodes: int) -> None:
@@ -203,10 +212,3 @@ def check_options(target: LanguageModel, datastore: Datastore, longest: int, gam
     vocab = target.shape.vocab
     if (datastore.tokens >= vocab).any():
         raise ValueError(f"the datastore holds tokens that a vocabulary of {vocab} lacks: use the target's tokenizer")
-
-
-def example() -> dict[str, Any]:
-    """Models and options of the example run, shared by tests, page and benchmark."""
-    from reference_impls import zoo
-
-    return {"target": zoo.load("target"), "datastore": zoo.load("rest-datastore"), "nodes": 16}
