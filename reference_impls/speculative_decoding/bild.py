@@ -94,8 +94,8 @@ def generate(
         raise ValueError(f"fallback is {fallback} and rollback is {rollback}; both thresholds must be 0 or more")
     result, tokens = Generation(), list(prompt)
     target_cache, draft_cache = target.new_cache(), drafter.new_cache()
-    # Between turns the target's cache holds all tokens but the last; the drafter's may lack one more.
     go_on = limit > 0
+    # Between turns the target's cache holds all tokens but the last; the drafter's may lack one more.
     while go_on:
         # Draft: the small model writes as long as it is sure enough of the next token.
         draft, asked, sure = list[int](), 0, True

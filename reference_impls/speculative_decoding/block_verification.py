@@ -91,8 +91,8 @@ def generate(
     check_draft(gamma, target, drafter)
     result, tokens = Generation(), list(prompt)
     target_cache, draft_cache = target.new_cache(), drafter.new_cache()
-    # Between turns the target's cache holds all tokens but the last; the drafter's may lack one more.
     go_on = limit > 0
+    # Between turns the target's cache holds all tokens but the last; the drafter's may lack one more.
     while go_on:
         # Draft: the drafter guesses gamma tokens, one after another, or fewer where a model's positions end.
         fitting = room(len(tokens), gamma, target, drafter)

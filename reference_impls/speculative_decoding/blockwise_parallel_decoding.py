@@ -87,8 +87,8 @@ def generate(
         )
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     proposal: list[int] = []
-    # Between turns the cache holds all tokens but the last, and `proposal` the guesses after it.
     go_on = limit > 0
+    # Between turns the cache holds all tokens but the last, and `proposal` the guesses after it.
     while go_on:
         # Verify: one pass over the newest token and the proposal; the model draws its own token at each place.
         unseen = tokens[len(cache) :]

@@ -100,8 +100,8 @@ def generate(
     check_cascade(k_matrix, len(drafters) + 1, lenience)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     cascade, longest = Cascade(drafters, max_gram, k_matrix, lenience, sampler), sum(map(sum, k_matrix))
-    # Between turns the target's cache holds all tokens but the last; those of the drafters hold no more than that.
     go_on = limit > 0
+    # Between turns the target's cache holds all tokens but the last; those of the drafters hold no more than that.
     while go_on:
         # Draft: what the whole cascade writes for the target, if its longest draft ends before any model's positions.
         cascade.passes = 0
@@ -182,6 +182,33 @@ class Cascade:
         return [*draft[:count], extra], t[: count + 1]
 
 
+def longest_match(text: Sequence[int]) -> int:
+    """Where the last of the longest earlier occurrences of the text's end is over; the length of `text` if none is.
+
+    Read backwards, the text begins with its end, and the prefix function finds all that repeats it in linear time:
+    `size[i]` is the most tokens, ending at place i of the text read backwards, that it begins with as well.
+    """
+    back, size, longest, place = text[::-1], [0], 0, len(text)
+    for i in range(1, len(text)):
+        n = size[-1]
+        while n and back[i] != back[n]:
+            n = size[n - 1]
+        size.append(n + (back[i] == back[n]))
+        if size[i] > longest:
+            longest, place = size[i], len(text) - 1 - i + size[i]
+    return place
+
+
+def check_cascade(k_matrix: Matrix, size: int, lenience: float) -> None:
+    """Raise ValueError for a matrix of another size, with negative entries or an empty first row; for the lenience."""
+    if [len(row) for row in k_matrix] != [size] * size or any(k < 0 for row in k_matrix for k in row):
+        raise ValueError(f"k_matrix needs {size} rows of {size} numbers from 0 on, one for each drafter and Max-Gram")
+    if sum(k_matrix[0]) < 1:
+        raise ValueError("the first row of k_matrix drafts nothing; give it a number above 0, or decode without drafts")
+    if not 0 < lenience <= 1:
+        raise ValueError(f"lenience is {lenience}; it must lie in (0, 1], where 1 is strict")
+
+
 class MaxGram(nn.Module):
     """The drafter at the bottom: copies from the text itself; where nothing matches, a table of successors [vocab]."""
 
@@ -201,23 +228,6 @@ class MaxGram(nn.Module):
         return guesses
 
 
-def longest_match(text: Sequence[int]) -> int:
-    """Where the last of the longest earlier occurrences of the text's end is over; the length of `text` if none is.
-
-    Read backwards, the text begins with its end, and the prefix function finds all that repeats it in linear time:
-    `size[i]` is the most tokens, ending at place i of the text read backwards, that it begins with as well.
-    """
-    back, size, longest, place = text[::-1], [0], 0, len(text)
-    for i in range(1, len(text)):
-        n = size[-1]
-        while n and back[i] != back[n]:
-            n = size[n - 1]
-        size.append(n + (back[i] == back[n]))
-        if size[i] > longest:
-            longest, place = size[i], len(text) - 1 - i + size[i]
-    return place
-
-
 def example() -> dict[str, Any]:
     """Models and options of the example run, shared by tests, page and benchmark."""
     from reference_impls import zoo
@@ -229,13 +239,3 @@ def example() -> dict[str, Any]:
         "k_matrix": ((3, 2), (0, 2)),
         "lenience": 0.5,
     }
-
-
-def check_cascade(k_matrix: Matrix, size: int, lenience: float) -> None:
-    """Raise ValueError for a matrix of another size, with negative entries or an empty first row; for the lenience."""
-    if [len(row) for row in k_matrix] != [size] * size or any(k < 0 for row in k_matrix for k in row):
-        raise ValueError(f"k_matrix needs {size} rows of {size} numbers from 0 on, one for each drafter and Max-Gram")
-    if sum(k_matrix[0]) < 1:
-        raise ValueError("the first row of k_matrix drafts nothing; give it a number above 0, or decode without drafts")
-    if not 0 < lenience <= 1:
-        raise ValueError(f"lenience is {lenience}; it must lie in (0, 1], where 1 is strict")

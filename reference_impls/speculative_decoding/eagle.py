@@ -106,8 +106,8 @@ def generate(
     check_draft(len(choices), target, drafter)
     result, tokens, cache, draft_cache = Generation(), list(prompt), target.new_cache(), drafter.new_cache()
     features = None  # of the target, at the committed tokens that the drafter has not read
-    # Between turns the target's cache holds all tokens but the last; the drafter's, true pairs up to the last root.
     go_on = limit > 0
+    # Between turns the target's cache holds all tokens but the last; the drafter's, true pairs up to the last root.
     while go_on:
         # Draft: the drafter catches up on true features, then continues them by its own, a level of the tree a pass.
         tree, q, draft_passes = Tree(), None, 0
@@ -170,6 +170,21 @@ def grow(
         parents = inner
 
 
+def check_choices(choices: Sequence[Ranks], vocab: int) -> list[Ranks]:
+    """The nodes of the tree, breadth first. Raises ValueError where a parent or an elder sibling is missing."""
+    nodes = sorted({tuple(path) for path in choices}, key=lambda path: (len(path), path))
+    if not nodes:
+        raise ValueError("choices are empty; the tree needs at least the node (0,), or use autoregressive decoding")
+    for path in nodes:
+        elder = (*path[:-1], path[-1] - 1) if path and path[-1] else path[:-1]
+        if not path or (elder and elder not in nodes) or not 0 <= path[-1] < vocab:
+            raise ValueError(
+                f"node {path} of choices hangs in the air: each needs its parent and its elder siblings, numbered "
+                f"from 0, and no more than the {vocab} tokens of the vocabulary"
+            )
+    return nodes
+
+
 class EagleDrafter(nn.Module):
     """One linear map from (embedding, feature) to a feature, and one decoder layer; the target lends the rest."""
 
@@ -213,21 +228,6 @@ def example() -> dict[str, Any]:
     from reference_impls import zoo
 
     return {"target": zoo.load("target"), "drafter": zoo.load("eagle-drafter"), "choices": SMALL}
-
-
-def check_choices(choices: Sequence[Ranks], vocab: int) -> list[Ranks]:
-    """The nodes of the tree, breadth first. Raises ValueError where a parent or an elder sibling is missing."""
-    nodes = sorted({tuple(path) for path in choices}, key=lambda path: (len(path), path))
-    if not nodes:
-        raise ValueError("choices are empty; the tree needs at least the node (0,), or use autoregressive decoding")
-    for path in nodes:
-        elder = (*path[:-1], path[-1] - 1) if path and path[-1] else path[:-1]
-        if not path or (elder and elder not in nodes) or not 0 <= path[-1] < vocab:
-            raise ValueError(
-                f"node {path} of choices hangs in the air: each needs its parent and its elder siblings, numbered "
-                f"from 0, and no more than the {vocab} tokens of the vocabulary"
-            )
-    return nodes
 
 
 def loss(

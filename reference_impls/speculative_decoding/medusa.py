@@ -114,8 +114,8 @@ def generate(
     slots = torch.tensor([(len(path) - 1) * ranks + path[-1] for path in choices], device=target.device)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     tree, (depths, visible) = Tree(), Tree().layout(len(tokens))  # the pass over the prompt has no guesses yet
-    # Between turns the cache holds all tokens but the last, and `tree` the guesses below that one.
     go_on = limit > 0
+    # Between turns the cache holds all tokens but the last, and `tree` the guesses below that one.
     while go_on:
         # Verify: one pass over the newest token and the tree below it.
         x = target.embed([*tokens[len(cache) :], *tree.tokens])
@@ -172,6 +172,14 @@ def cartesian(widths: Sequence[int]) -> list[tuple[int, ...]]:
     return [path for depth in depths for path in product(*(range(width) for width in widths[:depth]))]
 
 
+def check_acceptance(acceptance: Acceptance, epsilon: float, delta: float) -> None:
+    """One clear sentence for a rule that is not known and for thresholds that mean nothing."""
+    if acceptance not in ("exact", "typical"):
+        raise ValueError(f"acceptance is {acceptance!r}; it must be 'exact' or 'typical'")
+    if not (epsilon > 0 and delta > 0):
+        raise ValueError(f"epsilon is {epsilon} and delta is {delta}; both must be above 0")
+
+
 class MedusaHeads(nn.Module):
     """k - 1 heads, each a residual SiLU layer and a vocabulary projection of its own."""
 
@@ -202,14 +210,6 @@ def example() -> dict[str, Any]:
     accuracy = zoo.manifest()["medusa-heads"]["quality"]["accuracy_by_rank"]
     choices = sparse_tree(accuracy, nodes=24)
     return {"target": zoo.load("target"), "heads": zoo.load("medusa-heads"), "choices": choices}
-
-
-def check_acceptance(acceptance: Acceptance, epsilon: float, delta: float) -> None:
-    """One clear sentence for a rule that is not known and for thresholds that mean nothing."""
-    if acceptance not in ("exact", "typical"):
-        raise ValueError(f"acceptance is {acceptance!r}; it must be 'exact' or 'typical'")
-    if not (epsilon > 0 and delta > 0):
-        raise ValueError(f"epsilon is {epsilon} and delta is {delta}; both must be above 0")
 
 
 def sparse_tree(accuracy: Sequence[Sequence[float]], nodes: int) -> list[tuple[int, ...]]:

@@ -34,7 +34,8 @@ Differences from the paper
    dearly, and emits a token.
 2. All occurrences are counted (`trie`). The suffix array has them sorted already, so that each node of the trie is a
    run of equal rows and its weight the length of the run; no trie of the whole is built. The published code stops after
-   5,000 places, those whose continuations come first in the order of token ids.
+   5,000 places, those whose continuations come first in the order of token ids. Where its nodes are more than the
+   budget, `cut_to_choices` drops whole paths, those of the most different tokens first, and not the lightest nodes.
 3. The `suffix_array` is made by prefix doubling, for the datastore is small; the published code uses libsais, and looks
    up no fewer than 2 tokens.
 4. Published code is exact when greedy and biased when it samples. It draws once for every path of the tree instead of
@@ -98,8 +99,8 @@ def generate(
     """
     check_options(target, datastore, longest, gamma, nodes)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
-    # Between turns the cache holds all tokens but the last.
     go_on = limit > 0
+    # Between turns the cache holds all tokens but the last.
     while go_on:
         # Draft: what followed the newest tokens in the datastore, as a tree, once the prompt has been read.
         depth = room(len(tokens), gamma, target) if result.steps else 0
@@ -116,6 +117,51 @@ def generate(
         tokens += emitted
         go_on = result.add(Step(emitted, tree.tokens, parents=tree.parents, kept=len(path)), limit, eos)
     return result
+
+
+def trie(rows: Tensor, nodes: int) -> Tree:
+    """The `nodes` heaviest prefixes of sorted rows [rows, gamma] as a tree; -1 stands behind the end of the text.
+
+    Sorted rows that share a prefix are neighbours, so a node is a run, and its weight the length of the run.
+    """
+    fresh = F.pad((rows[1:] != rows[:-1]).cumsum(1) > 0, (0, 0, 1, 0), value=True)  # [rows, gamma]: a run begins
+    depth, start = fresh.T.nonzero(as_tuple=True)
+    end = torch.where(F.pad(depth[1:] != depth[:-1], (0, 1), value=True), len(rows), start.roll(-1))
+    real = rows[start, depth] >= 0
+    weight, depth, start = (end - start)[real], depth[real], start[real]
+    best = weight.argsort(descending=True, stable=True)[:nodes].sort().values  # equal ones: nearer to the root first
+    tree, numbers = Tree(), {(): -1}
+    for path, length in zip(rows[start[best]].tolist(), (depth[best] + 1).tolist(), strict=True):
+        prefix = tuple(path[:length])
+        numbers[prefix] = tree.add(prefix[-1], numbers[prefix[:-1]])
+    return tree
+
+
+def suffix_array(tokens: Tensor) -> Tensor:
+    """The starts [n] of all suffixes of tokens [n] in lexicographic order (Manber and Myers, 1993).
+
+    Prefix doubling: suffixes ranked by their first `width` tokens are ranked by twice as many when the rank of the
+    suffix `width` places on is put behind their own. Rank 0 is the end of the text.
+    """
+    order, rank, width = tokens.argsort(), tokens.long() + 1, 1
+    while width < 2 * len(tokens):
+        behind = F.pad(rank, (0, width))[width:]
+        pairs, order = (rank * (rank.max() + 1) + behind).sort()
+        rank = torch.empty_like(rank).scatter_(0, order, F.pad(pairs.diff() > 0, (1, 0), value=True).cumsum(0))
+        if int(rank.max()) == len(tokens):
+            break
+        width *= 2
+    return order
+
+
+def check_options(target: LanguageModel, datastore: Datastore, longest: int, gamma: int, nodes: int) -> None:
+    """One clear sentence for options that cannot work."""
+    check_draft(gamma, target)
+    if longest < 1 or nodes < 1:
+        raise ValueError(f"longest is {longest} and nodes is {nodes}; at least 1 token is looked up and 1 node drafted")
+    vocab = target.shape.vocab
+    if (datastore.tokens >= vocab).any():
+        raise ValueError(f"the datastore holds tokens that a vocabulary of {vocab} lacks: use the target's tokenizer")
 
 
 class Datastore(nn.Module):
@@ -162,53 +208,8 @@ class Datastore(nn.Module):
         return trie(self.tokens[places.clamp(max=last)].masked_fill(places > last, -1), nodes)
 
 
-def trie(rows: Tensor, nodes: int) -> Tree:
-    """The `nodes` heaviest prefixes of sorted rows [rows, gamma] as a tree; -1 stands behind the end of the text.
-
-    Sorted rows that share a prefix are neighbours, so a node is a run, and its weight the length of the run.
-    """
-    fresh = F.pad((rows[1:] != rows[:-1]).cumsum(1) > 0, (0, 0, 1, 0), value=True)  # [rows, gamma]: a run begins
-    depth, start = fresh.T.nonzero(as_tuple=True)
-    end = torch.where(F.pad(depth[1:] != depth[:-1], (0, 1), value=True), len(rows), start.roll(-1))
-    real = rows[start, depth] >= 0
-    weight, depth, start = (end - start)[real], depth[real], start[real]
-    best = weight.argsort(descending=True, stable=True)[:nodes].sort().values  # equal ones: nearer to the root first
-    tree, numbers = Tree(), {(): -1}
-    for path, length in zip(rows[start[best]].tolist(), (depth[best] + 1).tolist(), strict=True):
-        prefix = tuple(path[:length])
-        numbers[prefix] = tree.add(prefix[-1], numbers[prefix[:-1]])
-    return tree
-
-
-def suffix_array(tokens: Tensor) -> Tensor:
-    """The starts [n] of all suffixes of tokens [n] in lexicographic order (Manber and Myers, 1993).
-
-    Prefix doubling: suffixes ranked by their first `width` tokens are ranked by twice as many when the rank of the
-    suffix `width` places on is put behind their own. Rank 0 is the end of the text.
-    """
-    order, rank, width = tokens.argsort(), tokens.long() + 1, 1
-    while width < 2 * len(tokens):
-        behind = F.pad(rank, (0, width))[width:]
-        pairs, order = (rank * (rank.max() + 1) + behind).sort()
-        rank = torch.empty_like(rank).scatter_(0, order, F.pad(pairs.diff() > 0, (1, 0), value=True).cumsum(0))
-        if int(rank.max()) == len(tokens):
-            break
-        width *= 2
-    return order
-
-
 def example() -> dict[str, Any]:
     """Models and options of the example run, shared by tests, page and benchmark."""
     from reference_impls import zoo
 
     return {"target": zoo.load("target"), "datastore": zoo.load("rest-datastore"), "nodes": 16}
-
-
-def check_options(target: LanguageModel, datastore: Datastore, longest: int, gamma: int, nodes: int) -> None:
-    """One clear sentence for options that cannot work."""
-    check_draft(gamma, target)
-    if longest < 1 or nodes < 1:
-        raise ValueError(f"longest is {longest} and nodes is {nodes}; at least 1 token is looked up and 1 node drafted")
-    vocab = target.shape.vocab
-    if (datastore.tokens >= vocab).any():
-        raise ValueError(f"the datastore holds tokens that a vocabulary of {vocab} lacks: use the target's tokenizer")

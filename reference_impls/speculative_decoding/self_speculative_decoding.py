@@ -102,8 +102,8 @@ def generate(
     check_skips(target.shape.layers, skip_attention=skip_attention, skip_feed=skip_feed)
     result, tokens, cache, rate = Generation(), list(prompt), target.new_cache(), 0.0
     skips = tuple(skip_attention), tuple(skip_feed)
-    # Between turns the cache holds all tokens but the last, in all layers.
     go_on = limit > 0
+    # Between turns the cache holds all tokens but the last, in all layers.
     while go_on:
         # Draft: the thinned target guesses, until it is unsure; nothing before the prompt has been read.
         draft, q = list[int](), list[Tensor]()
@@ -184,20 +184,20 @@ def adapted(
     return betas[1] * threshold + (1 - betas[1]) * wanted, rate
 
 
-def example() -> dict[str, Any]:
-    """Models and options of the example run, shared by tests, page and benchmark."""
-    from reference_impls import zoo
-
-    found = zoo.load("skip-set")  # what `search` found for the target
-    return {"target": zoo.load("target"), "skip_attention": found.attention, "skip_feed": found.feed}
-
-
 def check_skips(layers: int, **skips: Sequence[int]) -> None:
     """Raise ValueError for a layer that the model does not have."""
     for name, chosen in skips.items():
         wrong = [layer for layer in chosen if not 0 <= layer < layers]
         if wrong:
             raise ValueError(f"{name} names layer {wrong[0]}; the model has layers 0 to {layers - 1}")
+
+
+def example() -> dict[str, Any]:
+    """Models and options of the example run, shared by tests, page and benchmark."""
+    from reference_impls import zoo
+
+    found = zoo.load("skip-set")  # what `search` found for the target
+    return {"target": zoo.load("target"), "skip_attention": found.attention, "skip_feed": found.feed}
 
 
 def halves(chosen: Collection[int], layers: int) -> Skips:

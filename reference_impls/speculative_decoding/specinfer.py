@@ -104,8 +104,8 @@ def generate(
     check_speculator(len(drafters), expansion, target.shape.vocab)
     result, tokens = Generation(), list(prompt)
     cache, draft_caches = target.new_cache(), [drafter.new_cache() for drafter in drafters]
-    # Between turns the target's cache holds all tokens but the last; a drafter's as much of them as its tree had read.
     go_on = limit > 0
+    # Between turns the target's cache holds all tokens but the last; a drafter's as much of them as its tree had read.
     while go_on:
         # Draft: a tree from each drafter, once the prompt has been read; then one tree of all their paths.
         widths = expansion[: room(len(tokens), len(expansion), target, *drafters)] if result.steps else ()
@@ -194,6 +194,14 @@ def keep_path(cache: Cache, length: int, nodes: Sequence[int], path: Sequence[in
         cache.keep(length, [slot for slot, node in enumerate(read) if node in path])
 
 
+def check_speculator(drafters: int, expansion: Sequence[int], vocab: int) -> None:
+    """Raise ValueError where nobody or nothing drafts, or where a node gets more children than there are tokens."""
+    if drafters < 1:
+        raise ValueError("drafters are empty; give at least one, or use autoregressive decoding")
+    if not expansion or not all(1 <= width <= vocab for width in expansion):
+        raise ValueError(f"expansion is {tuple(expansion)}; give for each depth a number from 1 to the {vocab} tokens")
+
+
 def example() -> dict[str, Any]:
     """Models and options of the example run, shared by tests, page and benchmark."""
     from reference_impls import zoo
@@ -203,14 +211,6 @@ def example() -> dict[str, Any]:
         "drafters": [zoo.load("drafter"), zoo.load("drafter-boosted")],
         "expansion": (2, 1, 1),
     }
-
-
-def check_speculator(drafters: int, expansion: Sequence[int], vocab: int) -> None:
-    """Raise ValueError where nobody or nothing drafts, or where a node gets more children than there are tokens."""
-    if drafters < 1:
-        raise ValueError("drafters are empty; give at least one, or use autoregressive decoding")
-    if not expansion or not all(1 <= width <= vocab for width in expansion):
-        raise ValueError(f"expansion is {tuple(expansion)}; give for each depth a number from 1 to the {vocab} tokens")
 
 
 def loss(

@@ -88,8 +88,8 @@ def generate(
         raise ValueError(f"lenience is {lenience}; it must lie in (0, 1], where 1 is exact")
     result, tokens = Generation(), list(prompt)
     target_cache, draft_cache = target.new_cache(), drafter.new_cache()
-    # Between turns the target's cache holds all tokens but the last; the drafter's may lack one more.
     go_on = limit > 0
+    # Between turns the target's cache holds all tokens but the last; the drafter's may lack one more.
     while go_on:
         # Draft: the drafter guesses gamma tokens, one after another, or fewer where a model's positions end.
         fitting = room(len(tokens), gamma, target, drafter)

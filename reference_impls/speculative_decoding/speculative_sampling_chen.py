@@ -81,8 +81,8 @@ def generate(
     check_draft(gamma, target, drafter)
     result, tokens = Generation(), list(prompt)
     target_cache, draft_cache = target.new_cache(), drafter.new_cache()
-    # Between turns the target's cache holds all tokens but the last; the drafter's may lack one more.
     go_on = limit > 0
+    # Between turns the target's cache holds all tokens but the last; the drafter's may lack one more.
     while go_on:
         # Draft: tokens, and the laws that they were really drawn from.
         fitting = room(len(tokens), gamma, target, drafter)  # fewer than gamma where a model's positions end

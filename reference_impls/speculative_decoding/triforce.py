@@ -40,8 +40,9 @@ Differences from the paper
 3. The drafter reads of a long prompt only what its window holds. Tokens are placed by their place in the window, as in
    StreamingLLM. Since rotary attention sees only distances, it is enough to turn the sinks' keys on (`slide`) by as
    many places as were dropped behind them.
-4. Rolling acceptance (`rate`) is the mean of the last step's and of its own value before. `stride` and `threshold` are
-   ours; the published code fills the partial cache once, and is measured on 256 tokens.
+4. Rolling acceptance (`rate`) is the mean of the last step's and of its own value before. Retrieving again after a
+   stride or at a poor acceptance is the paper's (section 4.3); the values of `stride` and `threshold` are ours. The
+   published code fills the partial cache once, and is measured on 256 tokens.
 5. The full cache is not kept in another memory and streamed in, though that is where the method gains most.
 6. Published code replaces a guess that the middle level rejects by a draw from $\hat p$, not from the residual, and
    still calls it a draw from $\hat p$. The top level is then fooled: even where $\hat p = p$, a token comes out with
@@ -216,6 +217,13 @@ def slide(window: ShortCache, length: int, sinks: int, recent: int) -> None:
         window.dropped += surplus
 
 
+def check_sizes(budget: int, chunk: int, stride: int, others: tuple[int, int, int]) -> None:
+    """One clear sentence for sizes that cannot work."""
+    if min(chunk, stride, *others) < 1 or budget < max(2 * chunk, stride):
+        found = f"chunk, stride, gamma_2, sinks, recent are {(chunk, stride, *others)} and budget is {budget}"
+        raise ValueError(f"{found}; all must be at least 1, and budget hold two chunks and a stride")
+
+
 class ShortCache:
     """A model whose cache has dropped part of the text; `len` counts the tokens read, as if none were missing."""
 
@@ -240,10 +248,3 @@ def example() -> dict[str, Any]:
 
     sizes = {"gamma": 2, "gamma_2": 6, "budget": 64, "chunk": 8, "sinks": 4, "recent": 60, "stride": 32}
     return {"target": zoo.load("target"), "drafter": zoo.load("drafter"), **sizes}
-
-
-def check_sizes(budget: int, chunk: int, stride: int, others: tuple[int, int, int]) -> None:
-    """One clear sentence for sizes that cannot work."""
-    if min(chunk, stride, *others) < 1 or budget < max(2 * chunk, stride):
-        found = f"chunk, stride, gamma_2, sinks, recent are {(chunk, stride, *others)} and budget is {budget}"
-        raise ValueError(f"{found}; all must be at least 1, and budget hold two chunks and a stride")

@@ -309,3 +309,11 @@ def test_nobody_to_draft_is_one_sentence():
 def test_two_drafters_cover_more_than_the_first_alone():
     covered = zoo.manifest()["drafter-boosted"]["quality"]["held_out_coverage"]
     assert covered["one of the two"] > covered["drafter"] + 0.02
+
+
+def test_a_broken_drafter_is_named():
+    target, drafter = varied_model(), language_model(11)
+    with torch.no_grad():
+        drafter.embedding.fill_(torch.nan)
+    with pytest.raises(ValueError, match="the drafter's logits are not finite"):
+        generate(target, PROMPT, 3, drafters=[drafter], sampler=Sampler(0))
