@@ -43,7 +43,7 @@ Differences from the paper
    for sampling too. To hand up $q$ instead of $t$ biases the text: by a total variation of 0.06 in the tests, for two
    tokens of a small random model at lenience 0.4.
 3. Max-Gram (`longest_match`) looks for the last of the longest earlier occurrences, in prompt and output alike;
-   published code takes the first. It adds its whole number of tokens at once, as there.
+   published code takes the first. It adds as many tokens at once as $K$ says; published code adds 10, whatever it says.
 4. A zero below a model's entry in `k_matrix` switches a cascade off: with `((5, 0), (0, 0))` the drafter decodes by
    itself, which is plain speculative decoding; with `((0, 5), (0, 0))` Max-Gram alone drafts.
 
