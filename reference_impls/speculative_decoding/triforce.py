@@ -212,7 +212,7 @@ def slide(window: ShortCache, length: int, sinks: int, recent: int) -> None:
     if surplus > 0:
         for layer in range(window.model.shape.layers):
             k, _ = window.cache.entries(layer)
-            k[:, :sinks] = rotate(k[:, :sinks], turn)
+            k[:, :sinks] = rotate(k[:, :sinks], window.model.turn(0, 1, torch.tensor([surplus])))
         window.cache.keep(0, [*range(sinks), *range(sinks + surplus, len(window.cache))])
         window.dropped += surplus
 
