@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -15,6 +15,7 @@ from reference_impls.core.layers import Shape, as_tensor
 
 MASKABLE = ("eager", "sdpa")  # the kinds of attention that take a mask of any form; flash attention takes none
 GROWING = {"dynamic", "longrope"}  # rotary angles that change, also of tokens read before, as a text grows
+TABLES = ("wpe", "embed_positions", "position_embeddings")  # how families call a table of positions
 LAYERED = frozenset({"blocks", "embed", "embedding", "fill", "head", "logits", "norm", "project", "run", "turn"})
 
 
@@ -86,6 +87,7 @@ class TransformersModel:
             kv_heads=getattr(config, "num_key_value_heads", None) or heads,
             head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
             hidden=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+            positions=_positions(model, config),
         )
 
     def __getattr__(self, name: str) -> Any:
@@ -117,6 +119,10 @@ class TransformersModel:
         """
         row = as_tensor(tokens, self.shape.vocab, self._inputs).to(self._inputs)[None]  # [1, tokens]
         past, new = 0 if cache is None else len(cache), row.shape[1]
+        end = self.shape.positions
+        if positions is None and end is not None and past + new > end:
+            name = type(self.model).__name__
+            raise ValueError(f"{name} has {end} positions, and the text is {past + new} tokens long: ask for fewer")
         extra: dict[str, Any] = {}
         if positions is not None:
             extra["position_ids"] = self._positions(positions)
@@ -158,6 +164,14 @@ def _entry(embedding: Any) -> torch.device:
     hook = getattr(embedding, "_hf_hook", None)
     place = getattr(hook, "execution_device", None)
     return embedding.weight.device if place is None else torch.device(place)
+
+
+def _positions(model: Any, config: Any) -> int | None:
+    """How many positions a model has if it looks them up in a table, learned or fixed; None where it computes them."""
+    tables = [name for name, part in model.named_modules() if isinstance(part, nn.Embedding)]
+    tables += [name for name, _ in model.named_buffers()]
+    looked_up = any(name.rpartition(".")[2] in TABLES for name in tables)
+    return config.max_position_embeddings if looked_up else None
 
 
 def _window(model: Any, config: Any) -> int | None:

@@ -52,6 +52,7 @@ def generate(
     """Generate up to `limit` tokens after `prompt`, one pass of the target for each."""
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     go_on = limit > 0
+    # Between turns the cache holds all tokens but the last.
     while go_on:
         p = sampler.probs(target(tokens[len(cache) :], cache, last=1)[0])  # [vocab]
         emitted = [int(sampler.draw(p))]

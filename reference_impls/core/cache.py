@@ -46,7 +46,12 @@ class Cache:
         keys.narrow(1, past, end - past).copy_(k)
         values.narrow(1, past, end - past).copy_(v)
         self._lengths[layer] = end
-        return keys.narrow(1, 0, end), values.narrow(1, 0, end)
+        return self.entries(layer)
+
+    def entries(self, layer: int) -> tuple[Tensor, Tensor]:
+        """The keys and values [kv_heads, length, head_dim] that `layer` holds; writing to them changes the cache."""
+        keys, values = self._layers[layer]
+        return keys.narrow(1, 0, self._lengths[layer]), values.narrow(1, 0, self._lengths[layer])
 
     def _grow(self, end: int) -> None:
         old = self._store

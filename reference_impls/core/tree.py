@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
 
+from reference_impls.core.drafting import check_guesses
 
+
+@dataclass
 class Tree:
     """Drafted tokens and their parents; nodes are numbered in the order in which they were added, parents first.
 
     The root is not a node: it is the last committed token, and its number is -1.
     """
 
-    def __init__(self) -> None:
-        self.tokens: list[int] = []
-        self.parents: list[int] = []
+    tokens: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def add(self, token: int, parent: int = -1) -> int:
-        """Append a node below `parent` and return its number."""
+        """Append a node below `parent` and return its number. Raises ValueError for what is no node or no token."""
         if not -1 <= parent < len(self.tokens):
             raise ValueError(f"node {parent} is not in the tree of {len(self.tokens)} nodes")
+        check_guesses([token])
         self.tokens.append(token)
         self.parents.append(parent)
         return len(self.tokens) - 1
@@ -39,14 +44,17 @@ class Tree:
             node = self.parents[node]
         return found[::-1]
 
-    def layout(self, roots: int = 1) -> tuple[Tensor, Tensor]:
+    def layout(self, roots: int = 1) -> tuple[Tensor, Tensor | None]:
         """Depths [roots + nodes] and the ancestor mask `visible` [roots + nodes, roots + nodes] of one pass.
 
         For a pass over `[*unseen, *tree.tokens]` at positions `len(cache) + depths`, where `unseen` are the `roots`
         committed tokens that the cache does not hold yet; the last of them is the root. They form a chain; a node sees
-        all of them, its ancestors and itself.
+        all of them, its ancestors and itself. A tree without nodes is only the chain, which needs no mask: None. So a
+        prompt is read without one.
         """
         depths = list(range(roots))
+        if not self.tokens:
+            return torch.tensor(depths), None
         visible = torch.ones(roots + len(self), roots + len(self), dtype=torch.bool).tril()
         visible[roots:, roots:] = torch.eye(len(self), dtype=torch.bool)
         for i, parent in enumerate(self.parents, start=roots):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from reference_impls.core.drafting import one_hot
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.tree import Tree
 
@@ -25,23 +24,31 @@ def residual(p: Tensor, q: Tensor) -> Tensor:
 
 
 def verify_chain(
-    sampler: Sampler, draft: Sequence[int], q: Tensor, p: Tensor, lenience: float = 1.0
+    sampler: Sampler, draft: Sequence[int], q: Iterable[Tensor], p: Tensor, lenience: float = 1.0
 ) -> tuple[int, int]:
     """How many of the drafted tokens are kept, and the extra token that follows them.
 
-    `draft` was drawn from the laws q [gamma, vocab]; p [gamma + 1, vocab] are the target's laws at the same places and
-    one further. Token i is kept with probability min(1, p_i / q_i); after the first rejection the extra token comes
+    Guess i of `draft` was drawn from row i of q, [vocab]; p [gamma + 1, vocab] are the target's laws at the same places
+    and one further. Token i is kept with probability min(1, p_i / q_i); after the first rejection the extra token comes
     from the residual, after none from the last row of p. The result costs one copy from the device.
 
     `lenience` below 1 keeps tokens with min(1, p_i / (lenience * q_i)): faster, and no longer the target's law.
     """
     drawn = torch.tensor(draft, device=p.device, dtype=torch.long).unsqueeze(-1)
-    ratio = p[:-1].gather(-1, drawn) / (lenience * q.gather(-1, drawn))  # [gamma, 1]
+    laws = drafted_laws(q, p)
+    ratio = p[:-1].gather(-1, drawn) / (lenience * laws[:-1].gather(-1, drawn))  # [gamma, 1]
     kept = sampler.accept(ratio.squeeze(-1)).cumprod(0).sum()
-    rest = residual(p, F.pad(q, (0, 0, 0, 1)))  # after gamma tokens nothing was drafted: the residual is p
-    extra = sampler.draw(rest[kept])
+    extra = sampler.draw(residual(p, laws)[kept])
     count, token = torch.stack((kept, extra)).tolist()
     return count, token
+
+
+def drafted_laws(q: Iterable[Tensor], p: Tensor) -> Tensor:
+    """The laws [gamma + 1, vocab] of a draft: the rows of q and, as nothing was drafted after them, a row of zeros.
+
+    So the residual behind a draft that was kept whole is p itself.
+    """
+    return torch.stack([*q, torch.zeros_like(p[0])])
 
 
 def verify_tree(sampler: Sampler, tree: Tree, p: Tensor, q: Tensor | None = None) -> tuple[list[int], int]:
@@ -51,7 +58,7 @@ def verify_tree(sampler: Sampler, tree: Tree, p: Tensor, q: Tensor | None = None
     that node i was drawn from, given its elder siblings. Without `q` the nodes were chosen without chance, which is a
     draw from a one-hot law. The children of a node are tried in order: a child x is kept with probability
     min(1, p(x) / q(x)); after a rejection, the residual takes the place of p for the next child, and for the extra
-    token after the last. Miao et al. (2024), algorithm 2; Spector and Re (2023) for drawing without replacement.
+    token after the last. Miao et al. (2024), algorithm 2.
 
     The result costs two copies from the device.
     """
@@ -66,7 +73,7 @@ def verify_tree(sampler: Sampler, tree: Tree, p: Tensor, q: Tensor | None = None
         now = torch.tensor(nodes, device=p.device)
         rows = torch.tensor([tree.parents[node] + 1 for node in nodes], device=p.device)
         x, law = drafted[now, None], rest[rows]  # [now, 1], [now, vocab]
-        guess = q[now].to(p.dtype) if q is not None else torch.zeros_like(law).scatter_(-1, x, 1.0)
+        guess = q[now].to(p.dtype) if q is not None else one_hot(x.squeeze(-1), law.shape[-1], p.dtype)
         chance[now] = (law.gather(-1, x) / guess.gather(-1, x)).squeeze(-1)
         rest[rows] = residual(law, guess)
     likely = chance.cpu()
@@ -77,13 +84,3 @@ def verify_tree(sampler: Sampler, tree: Tree, p: Tensor, q: Tensor | None = None
             break
         path.append(node := kept)
     return path, int(sampler.draw(rest[node + 1]))
-
-
-def check_draft(gamma: int, *models: Any) -> None:
-    """Raise ValueError for a draft length below 1 or for models that do not share one vocabulary."""
-    if gamma < 1:
-        raise ValueError(f"gamma is {gamma}; draft at least 1 token a step, or use autoregressive decoding")
-    sizes = [model.shape.vocab for model in models]
-    if len(set(sizes)) > 1:
-        found = " and ".join(map(str, sizes))
-        raise ValueError(f"target and drafter have vocabularies of {found} tokens; they must share one tokenizer")

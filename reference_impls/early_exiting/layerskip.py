@@ -62,11 +62,12 @@ import torch
 from torch import Tensor
 
 from reference_impls.core.arguments import checked
+from reference_impls.core.drafting import check_draft
 from reference_impls.core.exits import layerwise_cross_entropy
 from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
-from reference_impls.core.verify import check_draft, verify_chain
+from reference_impls.core.verify import verify_chain
 
 
 @torch.inference_mode()

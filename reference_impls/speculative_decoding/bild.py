@@ -64,10 +64,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reference_impls.core.arguments import checked
+from reference_impls.core.drafting import check_draft, check_guesses, room
 from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
-from reference_impls.core.verify import check_draft
 
 
 @torch.inference_mode()
@@ -95,19 +95,21 @@ def generate(
     result, tokens = Generation(), list(prompt)
     target_cache, draft_cache = target.new_cache(), drafter.new_cache()
     go_on = limit > 0
+    # Between turns the target's cache holds all tokens but the last; the drafter's may lack one more.
     while go_on:
         # Draft: the small model writes as long as it is sure enough of the next token.
         draft, asked, sure = list[int](), 0, True
-        while sure and len(draft) < gamma:
+        while sure and len(draft) < room(len(tokens), gamma, target, drafter):
             unseen = [*tokens, *draft][len(draft_cache) :]
             logits = drafter(unseen, draft_cache, last=1)[0]  # [vocab]
             asked += 1
-            sure = not bool(logits.softmax(-1).max() < fallback)
+            sure = not float(logits.double().softmax(-1).max()) < fallback
             if sure:
                 draft.append(int(sampler.draw(sampler.probs(logits))))
+                check_guesses(draft[-1:])
         # Verify: one pass of the large model over the window; it draws its own token at each place.
-        unseen = tokens[len(target_cache) :]
-        logits = target([*unseen, *draft], target_cache, last=len(draft) + 1)  # [draft + 1, vocab]
+        unseen = [*tokens[len(target_cache) :], *draft]
+        logits = target(unseen, target_cache, last=len(draft) + 1)  # [draft + 1, vocab]
         own = sampler.draw(sampler.probs(logits))  # [draft + 1]
         kept = count_kept(draft, own, logits, rollback)
         count, extra = torch.stack((kept, own[kept])).tolist()
@@ -123,12 +125,21 @@ def generate(
 def count_kept(draft: Sequence[int], own: Tensor, logits: Tensor, rollback: float) -> Tensor:
     """How many drafted tokens stay, a number on the device: those before the first that is too unlikely.
 
-    `own` [draft + 1] are the large model's own tokens; one of them is never too unlikely.
+    `own` [draft + 1] are the large model's own tokens; one of them is never too unlikely. With `rollback` 0 all others
+    are, also where the law rounds to certainty and the distance to 0.
     """
     guess = torch.tensor(draft, device=logits.device, dtype=torch.long)
-    distance = -logits[:-1].log_softmax(-1).gather(-1, guess[:, None]).squeeze(-1)  # [draft]
-    stays = (distance <= rollback) | (guess == own[:-1])
+    distance = -logits[:-1].double().log_softmax(-1).gather(-1, guess[:, None]).squeeze(-1)  # [draft]
+    stays = (guess == own[:-1]) | ((distance <= rollback) & (rollback > 0))
     return stays.cumprod(0).sum()
+
+
+def example() -> dict[str, Any]:
+    """Models and options of the example run, shared by tests, page and benchmark."""
+    from reference_impls import zoo
+
+    models = {"target": zoo.load("target"), "drafter": zoo.load("drafter")}
+    return models | {"fallback": 0.3, "rollback": 1.0, "gamma": 8}
 
 
 def loss(drafter: LanguageModel, tokens: Tensor, start: int) -> Tensor:
@@ -138,11 +149,3 @@ def loss(drafter: LanguageModel, tokens: Tensor, start: int) -> Tensor:
     """
     logits = drafter(tokens[:, :-1])[:, start - 1 :]
     return F.cross_entropy(logits.float().flatten(0, 1), tokens[:, start:].flatten())
-
-
-def example() -> dict[str, Any]:
-    """Models and options of the example run, shared by tests, page and benchmark."""
-    from reference_impls import zoo
-
-    models = {"target": zoo.load("target"), "drafter": zoo.load("drafter")}
-    return models | {"fallback": 0.3, "rollback": 1.0, "gamma": 8}

@@ -57,7 +57,7 @@ Example
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -65,10 +65,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reference_impls.core.arguments import checked
+from reference_impls.core.drafting import check_draft, draft_chain, room
 from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
-from reference_impls.core.verify import check_draft, residual
+from reference_impls.core.verify import drafted_laws, residual
 
 
 @torch.inference_mode()
@@ -91,41 +92,39 @@ def generate(
     result, tokens = Generation(), list(prompt)
     target_cache, draft_cache = target.new_cache(), drafter.new_cache()
     go_on = limit > 0
+    # Between turns the target's cache holds all tokens but the last; the drafter's may lack one more.
     while go_on:
-        # Draft: the drafter guesses gamma tokens, one after another.
-        draft: list[int] = []
-        q = []
-        for _ in range(gamma):
-            unseen = (tokens + draft)[len(draft_cache) :]
-            q.append(sampler.probs(drafter(unseen, draft_cache, last=1)[0]))  # [vocab]
-            draft.append(int(sampler.draw(q[-1])))
+        # Draft: the drafter guesses gamma tokens, one after another, or fewer where a model's positions end.
+        fitting = room(len(tokens), gamma, target, drafter)
+        draft, q = draft_chain(sampler, drafter, tokens, draft_cache, fitting)
         # Verify: the target gives all laws in one pass; how much of the block is kept is decided jointly.
-        unseen = (tokens + draft)[len(target_cache) :]
-        p = sampler.probs(target(unseen, target_cache, last=gamma + 1))  # [gamma + 1, vocab]
-        kept, extra = verify_block(sampler, draft, torch.stack(q), p)
+        unseen = [*tokens[len(target_cache) :], *draft]
+        p = sampler.probs(target(unseen, target_cache, last=len(draft) + 1))  # [gamma + 1, vocab]
+        kept, extra = verify_block(sampler, draft, q, p)
         # Commit: append the kept guesses and the extra token; both caches forget the rest.
         emitted = [*draft[:kept], extra]
         tokens += emitted
         target_cache.crop(len(tokens) - 1)
         draft_cache.crop(len(tokens) - 1)
-        go_on = result.add(Step(emitted, draft, kept=kept, draft_passes=gamma), limit, eos)
+        go_on = result.add(Step(emitted, draft, kept=kept, draft_passes=len(draft)), limit, eos)
     return result
 
 
-def verify_block(sampler: Sampler, draft: Sequence[int], q: Tensor, p: Tensor) -> tuple[int, int]:
+def verify_block(sampler: Sampler, draft: Sequence[int], q: Iterable[Tensor], p: Tensor) -> tuple[int, int]:
     """How many of the drafted tokens are kept, and the extra token that follows them.
 
-    q [gamma, vocab] and p [gamma + 1, vocab] are the laws at the draft's places, p also one place further. The result
-    costs one copy from the device.
+    The rows of q, [vocab], and p [gamma + 1, vocab] are the laws at the draft's places, p also one place further. The
+    result costs one copy from the device.
     """
-    w = prefix_weights(draft, q, p)
-    weighted, after = w[:, None] * p, F.pad(q, (0, 0, 0, 1))  # [gamma + 1, vocab]; after the block nothing was drafted
-    missing = (weighted - after).clamp(min=0).sum(-1)
+    laws = drafted_laws(q, p)  # [gamma + 1, vocab]
+    w = prefix_weights(draft, laws[:-1], p)
+    weighted = w[:, None] * p
+    missing = (weighted - laws).clamp(min=0).sum(-1)
     # Where w is 1 and the next laws coincide, h is 0 / 0, and its value is free: a longer prefix is kept anyway.
     h = missing / (missing + 1 - w).clamp(min=torch.finfo(p.dtype).tiny)  # [gamma + 1]
-    passed = sampler.accept(h[1:])
-    kept = (passed * torch.arange(1, len(draft) + 1, device=p.device)).amax()  # a failure does not end the block
-    extra = sampler.draw(residual(weighted, after)[kept])
+    passed = sampler.accept(h[1:]) * torch.arange(1, len(draft) + 1, device=p.device)
+    kept = F.pad(passed, (1, 0)).amax()  # a failure does not end the block; where nothing passes, nothing is kept
+    extra = sampler.draw(residual(weighted, laws)[kept])
     count, token = torch.stack((kept, extra)).tolist()
     return count, token
 

@@ -63,25 +63,6 @@ from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 
 
-class BlockHeads(nn.Module):
-    """Heads 2 to k: slices of one wide feed-forward layer, each added to the decoder's normalised output."""
-
-    def __init__(self, shape: Shape, k: int = 4, hidden: int | None = None) -> None:
-        super().__init__()
-        if k < 2:
-            raise ValueError(f"k is {k}; a block needs the model's own head and at least one more, so k >= 2")
-        hidden = hidden or 4 * shape.dim
-        self.k = k
-        self.up = nn.Parameter(torch.randn(shape.dim, (k - 1) * hidden) * shape.dim**-0.5)
-        self.down = nn.Parameter(torch.zeros((k - 1) * hidden, shape.dim))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Features [k - 1, ..., dim] of all heads for the decoder's features [..., dim]; the target projects them."""
-        inner = F.relu(features @ self.up).unflatten(-1, (self.k - 1, -1))  # [..., k - 1, hidden]
-        down = self.down.unflatten(0, (self.k - 1, -1))  # [k - 1, hidden, dim]
-        return torch.stack([features + inner[..., i, :] @ down[i] for i in range(self.k - 1)])
-
-
 @torch.inference_mode()
 @checked
 def generate(
@@ -107,6 +88,7 @@ def generate(
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     proposal: list[int] = []
     go_on = limit > 0
+    # Between turns the cache holds all tokens but the last, and `proposal` the guesses after it.
     while go_on:
         # Verify: one pass over the newest token and the proposal; the model draws its own token at each place.
         unseen = tokens[len(cache) :]
@@ -137,6 +119,32 @@ def count_kept(proposal: Sequence[int], drawn: Tensor, p: Tensor, top: int, mini
     return passes.cumprod(0).sum()
 
 
+class BlockHeads(nn.Module):
+    """Heads 2 to k: slices of one wide feed-forward layer, each added to the decoder's normalised output."""
+
+    def __init__(self, shape: Shape, k: int = 4, hidden: int | None = None) -> None:
+        super().__init__()
+        if k < 2:
+            raise ValueError(f"k is {k}; a block needs the model's own head and at least one more, so k >= 2")
+        hidden = hidden or 4 * shape.dim
+        self.k = k
+        self.up = nn.Parameter(torch.randn(shape.dim, (k - 1) * hidden) * shape.dim**-0.5)
+        self.down = nn.Parameter(torch.zeros((k - 1) * hidden, shape.dim))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features [k - 1, ..., dim] of all heads for the decoder's features [..., dim]; the target projects them."""
+        inner = F.relu(features @ self.up).unflatten(-1, (self.k - 1, -1))  # [..., k - 1, hidden]
+        down = self.down.unflatten(0, (self.k - 1, -1))  # [k - 1, hidden, dim]
+        return torch.stack([features + inner[..., i, :] @ down[i] for i in range(self.k - 1)])
+
+
+def example() -> dict[str, Any]:
+    """Models and options of the example run, shared by tests, page and benchmark."""
+    from reference_impls import zoo
+
+    return {"target": zoo.load("target"), "heads": zoo.load("block-heads")}
+
+
 def loss(target: LanguageModel, heads: BlockHeads, tokens: Tensor, only: int | None = None) -> Tensor:
     """Cross-entropy of head i against the token i + 2 places ahead, for tokens [batch, n]; the target is frozen.
 
@@ -150,10 +158,3 @@ def loss(target: LanguageModel, heads: BlockHeads, tokens: Tensor, only: int | N
             logits = target.project(ahead[:, : tokens.shape[1] - i - 2])
             losses.append(F.cross_entropy(logits.float().flatten(0, 1), tokens[:, i + 2 :].flatten()))
     return torch.stack(losses).mean()
-
-
-def example() -> dict[str, Any]:
-    """Models and options of the example run, shared by tests, page and benchmark."""
-    from reference_impls import zoo
-
-    return {"target": zoo.load("target"), "heads": zoo.load("block-heads")}

@@ -43,7 +43,7 @@ Differences from the paper
    for sampling too. To hand up $q$ instead of $t$ biases the text: by a total variation of 0.06 in the tests, for two
    tokens of a small random model at lenience 0.4.
 3. Max-Gram (`longest_match`) looks for the last of the longest earlier occurrences, in prompt and output alike;
-   published code takes the first. It adds its whole number of tokens at once, as there.
+   published code takes the first. It adds as many tokens at once as $K$ says; published code adds 10, whatever it says.
 4. A zero below a model's entry in `k_matrix` switches a cascade off: with `((5, 0), (0, 0))` the drafter decodes by
    itself, which is plain speculative decoding; with `((0, 5), (0, 0))` Max-Gram alone drafts.
 
@@ -61,51 +61,21 @@ Example
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
+from reference_impls.core.drafting import check_draft, check_guesses, one_hot, room
 from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.layers import Shape, as_tensor
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
-from reference_impls.core.verify import check_draft, residual, verify_chain
+from reference_impls.core.verify import drafted_laws, residual, verify_chain
 
 Matrix = Sequence[Sequence[int]]
-
-
-class MaxGram(nn.Module):
-    """The drafter at the bottom: copies from the text itself; where nothing matches, a table of successors [vocab]."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.shape = shape
-        self.register_buffer("successor", torch.randint(shape.vocab, (shape.vocab,)))
-        self.successor: Tensor
-
-    def forward(self, text: Sequence[int], count: int) -> list[int]:
-        """`count` guesses after `text`. Raises ValueError for no text or an id outside the vocabulary."""
-        as_tensor(text, self.shape.vocab, self.successor.device)  # what is no text has no end to look for
-        guesses = list(text[longest_match(text) :][:count])
-        successor = self.successor.tolist() if len(guesses) < count else []
-        while len(guesses) < count:
-            guesses.append(successor[guesses[-1] if guesses else text[-1]])
-        return guesses
-
-
-def longest_match(text: Sequence[int]) -> int:
-    """Where the last of the longest earlier occurrences of the text's end is over; the length of `text` if none is."""
-    longest, place = 0, len(text)
-    for end in range(len(text) - 1, 0, -1):
-        size = 0
-        while size < end and text[end - 1 - size] == text[-1 - size]:
-            size += 1
-        if size > longest:
-            longest, place = size, end
-    return place
 
 
 @torch.inference_mode()
@@ -129,16 +99,18 @@ def generate(
     check_draft(1, target, *drafters, max_gram)
     check_cascade(k_matrix, len(drafters) + 1, lenience)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
-    cascade = Cascade(drafters, max_gram, k_matrix, lenience, sampler)
+    cascade, longest = Cascade(drafters, max_gram, k_matrix, lenience, sampler), sum(map(sum, k_matrix))
     go_on = limit > 0
+    # Between turns the target's cache holds all tokens but the last; those of the drafters hold no more than that.
     while go_on:
-        # Draft: what the whole cascade writes for the target, and the laws of it.
+        # Draft: what the whole cascade writes for the target, if its longest draft ends before any model's positions.
         cascade.passes = 0
-        draft, laws = cascade.draft(0, tokens)
+        fits = room(len(tokens), longest, target, *drafters) == longest
+        draft, laws = cascade.draft(0, tokens) if fits else ([], [])
         # Verify: strictly, for only the target's own test makes the text.
-        unseen = [*tokens, *draft][len(cache) :]
+        unseen = [*tokens[len(cache) :], *draft]
         p = sampler.probs(target(unseen, cache, last=len(draft) + 1))  # [draft + 1, vocab]
-        kept, extra = verify_chain(sampler, draft, torch.stack(laws), p)
+        kept, extra = verify_chain(sampler, draft, laws, p)
         # Commit: the kept guesses and the extra token; all caches forget the rest.
         emitted = [*draft[:kept], extra]
         tokens += emitted
@@ -148,21 +120,23 @@ def generate(
     return result
 
 
+@dataclass
 class Cascade:
-    """The drafters with their caches, and the recursion: `draft` asks drafters to `extend`, which ask for drafts."""
+    """The drafters with their caches, and the recursion: `draft` asks drafters to `extend`, which ask for drafts.
 
-    def __init__(
-        self,
-        drafters: Sequence[LanguageModel],
-        max_gram: MaxGram,
-        k_matrix: Matrix,
-        lenience: float,
-        sampler: Sampler,
-    ) -> None:
-        self.drafters, self.max_gram = drafters, max_gram
-        self.k_matrix, self.lenience, self.sampler = k_matrix, lenience, sampler
-        self.caches = [drafter.new_cache() for drafter in drafters]
-        self.passes = 0
+    After a drafter has extended a text, its cache and those below hold no more than all of that text but the last
+    token. `passes` counts those of all drafters.
+    """
+
+    drafters: Sequence[LanguageModel]
+    max_gram: MaxGram
+    k_matrix: Matrix
+    lenience: float
+    sampler: Sampler
+    passes: int = 0
+
+    def __post_init__(self) -> None:
+        self.caches = [drafter.new_cache() for drafter in self.drafters]
 
     def crop(self, length: int, first: int = 0) -> None:
         """Let the drafters from the `first` on forget every token from `length` on."""
@@ -183,8 +157,7 @@ class Cascade:
         """The vertical cascade: tokens of drafter j after `text`, from one pass over what smaller ones drafted."""
         if j == len(self.drafters):
             guesses = self.max_gram(text, count)
-            vocab = self.max_gram.shape.vocab
-            return guesses, list(F.one_hot(self.max_gram.successor.new_tensor(guesses), vocab).float())
+            return guesses, list(one_hot(self.max_gram.successor.new_tensor(guesses), self.max_gram.shape.vocab))
         draft, laws = self.draft(j + 1, text)
         logits = self.drafters[j]([*text, *draft][len(self.caches[j]) :], self.caches[j], last=len(draft) + 1)
         self.passes += 1
@@ -195,7 +168,7 @@ class Cascade:
     def review(self, draft: Sequence[int], laws: Sequence[Tensor], logits: Tensor) -> tuple[list[int], Tensor]:
         """The tokens that replace a draft, and their true laws [tokens, vocab]; logits [draft + 1, vocab] judge it."""
         q = self.sampler.probs(logits)
-        r = torch.stack([*(law.to(q.dtype) for law in laws), torch.zeros_like(q[0])])  # after the draft: no guess
+        r = drafted_laws(laws, q)
         shared = torch.minimum(r, q)  # r(x) a(x): the mass with which a guess x is made and kept
         if self.lenience < 1:
             shared = torch.where(logits.softmax(-1) > self.lenience * r, r, shared)
@@ -205,7 +178,25 @@ class Cascade:
         chance = shared[:-1].gather(-1, drawn) / r[:-1].gather(-1, drawn)
         kept = self.sampler.accept(chance.squeeze(-1)).cumprod(0).sum()
         count, extra = torch.stack((kept, self.sampler.draw(rest[kept]))).tolist()
+        check_guesses([extra])
         return [*draft[:count], extra], t[: count + 1]
+
+
+def longest_match(text: Sequence[int]) -> int:
+    """Where the last of the longest earlier occurrences of the text's end is over; the length of `text` if none is.
+
+    Read backwards, the text begins with its end, and the prefix function finds all that repeats it in linear time:
+    `size[i]` is the most tokens, ending at place i of the text read backwards, that it begins with as well.
+    """
+    back, size, longest, place = text[::-1], [0], 0, len(text)
+    for i in range(1, len(text)):
+        n = size[-1]
+        while n and back[i] != back[n]:
+            n = size[n - 1]
+        size.append(n + (back[i] == back[n]))
+        if size[i] > longest:
+            longest, place = size[i], len(text) - 1 - i + size[i]
+    return place
 
 
 def check_cascade(k_matrix: Matrix, size: int, lenience: float) -> None:
@@ -216,6 +207,25 @@ def check_cascade(k_matrix: Matrix, size: int, lenience: float) -> None:
         raise ValueError("the first row of k_matrix drafts nothing; give it a number above 0, or decode without drafts")
     if not 0 < lenience <= 1:
         raise ValueError(f"lenience is {lenience}; it must lie in (0, 1], where 1 is strict")
+
+
+class MaxGram(nn.Module):
+    """The drafter at the bottom: copies from the text itself; where nothing matches, a table of successors [vocab]."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.register_buffer("successor", torch.randint(shape.vocab, (shape.vocab,)))
+        self.successor: Tensor
+
+    def forward(self, text: Sequence[int], count: int) -> list[int]:
+        """`count` guesses after `text`. Raises ValueError for no text or a last id outside the vocabulary."""
+        as_tensor(text[-1:], self.shape.vocab, self.successor.device)  # what is no text has no end to look for
+        guesses = list(text[longest_match(text) :][:count])
+        successor = self.successor.tolist() if len(guesses) < count else []
+        while len(guesses) < count:
+            guesses.append(successor[guesses[-1] if guesses else text[-1]])
+        return guesses
 
 
 def example() -> dict[str, Any]:

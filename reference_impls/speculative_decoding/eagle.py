@@ -40,7 +40,7 @@ Differences from the paper
    (`target.norm(hidden)`), which is what the head reads and what the published code takes too.
 2. Embeddings are brought to the features' size (`F.rms_norm`) before both are joined. The published layer leaves out
    its first norm; here it is an ordinary layer of the target's kind.
-3. The paper does not say whether siblings may be equal. Here, as in the published code, they never are (`children`).
+3. The paper does not say whether siblings may be equal. Here, as in the published code, they never are (`siblings`).
 4. The first pass reads the prompt and emits one token, because nothing can be drafted without `features`.
 5. Published code for EAGLE-1 draws the extra token after a fully accepted path from the plain softmax: temperature and
    top-p are forgotten there. At temperature 0.5 this moves the law of three tokens by 0.11 (total variation, on a tiny
@@ -68,12 +68,13 @@ from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
+from reference_impls.core.drafting import check_draft, siblings
 from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.layers import Block, Shape, attention_mask
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.tree import Tree
-from reference_impls.core.verify import check_draft, residual, verify_tree
+from reference_impls.core.verify import verify_tree
 
 Ranks = tuple[int, ...]  # where a node stands in the tree: the rank among its siblings of each node on the way down
 
@@ -83,6 +84,105 @@ CHOICES: tuple[Ranks, ...] = tuple(tuple(map(int, path)) for path in FIGURE_9.sp
 # For models whose pass over 26 tokens costs clearly more than a pass over one: a chain with one second choice.
 FIVE = "0 1 00 000 0000"
 SMALL: tuple[Ranks, ...] = tuple(tuple(map(int, path)) for path in FIVE.split())
+
+
+@torch.inference_mode()
+@checked
+def generate(
+    target: LanguageModel,
+    prompt: Sequence[int],
+    limit: int,
+    *,
+    drafter: EagleDrafter,
+    sampler: Sampler,
+    choices: Sequence[Ranks] = CHOICES,
+    eos: Ends | None = None,
+) -> Generation:
+    """Generate up to `limit` tokens after `prompt`; the tree of guesses has the nodes `choices`.
+
+    Raises ValueError for choices that are no tree and for models of different vocabularies.
+    """
+    choices = check_choices(choices, target.shape.vocab)
+    check_draft(len(choices), target, drafter)
+    result, tokens, cache, draft_cache = Generation(), list(prompt), target.new_cache(), drafter.new_cache()
+    features = None  # of the target, at the committed tokens that the drafter has not read
+    go_on = limit > 0
+    # Between turns the target's cache holds all tokens but the last; the drafter's, true pairs up to the last root.
+    while go_on:
+        # Draft: the drafter catches up on true features, then continues them by its own, a level of the tree a pass.
+        tree, q, draft_passes = Tree(), None, 0
+        if features is not None:
+            ahead = drafter(target, tokens[len(draft_cache) + 1 :], features, draft_cache)
+            tree, q = grow(target, drafter, draft_cache, ahead[-1:], sampler=sampler, choices=choices)
+            draft_passes = len(choices[-1])
+        # Verify: the target gives the laws and the features at all nodes in one pass.
+        unseen = tokens[len(cache) :]
+        depths, visible = tree.layout(len(unseen))
+        inputs = target.embed([*unseen, *tree.tokens])
+        hidden = target.run(inputs, cache, positions=len(cache) + depths, visible=visible)
+        features = target.norm(hidden)  # [unseen + nodes, dim]
+        p = sampler.probs(target.project(features[len(unseen) - 1 :]))  # [nodes + 1, vocab]
+        path, extra = verify_tree(sampler, tree, p, q)
+        # Commit: the accepted path and the extra token, with true features; the drafter forgets its own.
+        cache.keep(len(tokens), path)
+        draft_cache.crop(len(tokens) - 1)
+        features = features[[*range(len(unseen)), *(len(unseen) + node for node in path)]]
+        emitted = [*(tree.tokens[node] for node in path), extra]
+        tokens += emitted
+        step = Step(emitted, tree.tokens, parents=tree.parents, kept=len(path), draft_passes=draft_passes)
+        go_on = result.add(step, limit, eos)
+    return result
+
+
+def grow(
+    target: LanguageModel,
+    drafter: EagleDrafter,
+    cache: Cache,
+    features: Tensor,
+    *,
+    sampler: Sampler,
+    choices: Sequence[Ranks],
+) -> tuple[Tree, Tensor]:
+    """The tree below a root with the predicted `features` [1, dim], and the laws q [nodes, vocab] of its nodes.
+
+    A level is made from the level above, of which the nodes with children are the `parents`. Their pairs are left in
+    the cache, in the order of `read`.
+    """
+    tree, q, root, read = Tree(), list[Tensor](), len(cache), list[Ranks]()
+    parents, number = list[Ranks]([()]), dict[Ranks, int]({(): -1})  # number: of a node in the tree
+    while True:
+        # All children of the parents, whose features are [parents, dim].
+        level = [path for path in choices if path[:-1] in parents]
+        rows, ranks = [parents.index(path[:-1]) for path in level], [path[-1] for path in level]
+        guesses, laws = siblings(sampler, target.project(features), max(ranks) + 1)
+        for path, token in zip(level, guesses[rows, ranks].tolist(), strict=True):
+            number[path] = tree.add(token, number[path[:-1]])
+        q.append(laws[rows, ranks])
+        # Features of those that have children themselves, in one pass: each sees its ancestors' pairs and its own.
+        inner = [path for path in level if (*path, 0) in choices]
+        if not inner:
+            return tree, torch.cat(q)
+        read += inner
+        visible = torch.tensor([[path[: len(other)] == other for other in read] for path in inner])
+        positions = torch.full((len(inner),), root + len(inner[0]) - 1)
+        tokens, above = [tree.tokens[number[path]] for path in inner], [parents.index(path[:-1]) for path in inner]
+        features = drafter(target, tokens, features[above], cache, positions=positions, visible=visible)
+        parents = inner
+
+
+def check_choices(choices: Sequence[Ranks], vocab: int) -> list[Ranks]:
+    """The nodes of the tree, breadth first. Raises ValueError where a parent or an elder sibling is missing."""
+    nodes = sorted({tuple(path) for path in choices}, key=lambda path: (len(path), path))
+    if not nodes:
+        raise ValueError("choices are empty; the tree needs at least the node (0,), or use autoregressive decoding")
+    for path in nodes:
+        elder = (*path[:-1], path[-1] - 1) if path and path[-1] else path[:-1]
+        if not path or (elder and elder not in nodes) or not 0 <= path[-1] < vocab:
+            raise ValueError(
+                f"node {path} of choices hangs in the air: each needs its parent and its elder siblings, numbered "
+                f"from 0, and no more than the {vocab} tokens of the vocabulary"
+            )
+    return nodes
 
 
 class EagleDrafter(nn.Module):
@@ -123,118 +223,11 @@ class EagleDrafter(nn.Module):
         return y
 
 
-@torch.inference_mode()
-@checked
-def generate(
-    target: LanguageModel,
-    prompt: Sequence[int],
-    limit: int,
-    *,
-    drafter: EagleDrafter,
-    sampler: Sampler,
-    choices: Sequence[Ranks] = CHOICES,
-    eos: Ends | None = None,
-) -> Generation:
-    """Generate up to `limit` tokens after `prompt`; the tree of guesses has the nodes `choices`.
+def example() -> dict[str, Any]:
+    """Models and options of the example run, shared by tests, page and benchmark."""
+    from reference_impls import zoo
 
-    Raises ValueError for choices that are no tree and for models of different vocabularies.
-    """
-    choices = check_choices(choices, target.shape.vocab)
-    check_draft(len(choices), target, drafter)
-    result, tokens, cache, draft_cache = Generation(), list(prompt), target.new_cache(), drafter.new_cache()
-    features = None  # of the target, at the committed tokens that the drafter has not read
-    go_on = limit > 0
-    while go_on:
-        # Draft: the drafter catches up on true features, then continues them by its own, a level of the tree a pass.
-        tree, q, draft_passes = Tree(), None, 0
-        if features is not None:
-            ahead = drafter(target, tokens[len(draft_cache) + 1 :], features, draft_cache)
-            tree, q = grow(target, drafter, draft_cache, ahead[-1:], sampler=sampler, choices=choices)
-            draft_passes = len(choices[-1])
-        # Verify: the target gives the laws and the features at all nodes in one pass.
-        unseen = tokens[len(cache) :]
-        depths, visible = tree.layout(len(unseen))
-        inputs = target.embed([*unseen, *tree.tokens])
-        hidden = target.run(inputs, cache, positions=len(cache) + depths, visible=visible)
-        features = target.norm(hidden)  # [unseen + nodes, dim]
-        p = sampler.probs(target.project(features[len(unseen) - 1 :]))  # [nodes + 1, vocab]
-        path, extra = verify_tree(sampler, tree, p, q)
-        # Commit: the accepted path and the extra token, with true features; the drafter forgets its own.
-        cache.keep(len(tokens), path)
-        draft_cache.crop(len(tokens) - 1)
-        features = features[[*range(len(unseen)), *(len(unseen) + node for node in path)]]
-        emitted = [*(tree.tokens[node] for node in path), extra]
-        tokens += emitted
-        step = Step(emitted, tree.tokens, parents=tree.parents, kept=len(path), draft_passes=draft_passes)
-        go_on = result.add(step, limit, eos)
-    return result
-
-
-def grow(
-    target: LanguageModel,
-    drafter: EagleDrafter,
-    cache: Cache,
-    features: Tensor,
-    *,
-    sampler: Sampler,
-    choices: Sequence[Ranks],
-) -> tuple[Tree, Tensor]:
-    """The tree below a root with the predicted `features` [1, dim], and the laws q [nodes, vocab] of its nodes.
-
-    The pairs of the nodes that have children are left in the cache.
-    """
-    tree, q, root, read = Tree(), list[Tensor](), len(cache), list[Ranks]()
-    number: dict[Ranks, int] = {(): -1}
-    parents = list(number)  # their features are [parents, dim]
-    while True:
-        level = [path for path in choices if path[:-1] in parents]
-        rows, ranks = [parents.index(path[:-1]) for path in level], [path[-1] for path in level]
-        tokens, laws = children(sampler, target.project(features), max(ranks) + 1)
-        for path, token in zip(level, tokens[rows, ranks].tolist(), strict=True):
-            number[path] = tree.add(token, number[path[:-1]])
-        q.append(laws[rows, ranks])
-        inner = [path for path in level if (*path, 0) in choices]
-        if not inner:
-            return tree, torch.cat(q)
-        read += inner
-        visible = torch.tensor([[path[: len(other)] == other for other in read] for path in inner])
-        positions = torch.full((len(inner),), root + len(inner[0]) - 1)
-        guesses, above = [tree.tokens[number[path]] for path in inner], [parents.index(path[:-1]) for path in inner]
-        features = drafter(target, guesses, features[above], cache, positions=positions, visible=visible)
-        parents = inner
-
-
-def children(sampler: Sampler, logits: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Tokens [rows, width] drawn without replacement, and the law [rows, width, vocab] that each was drawn from.
-
-    At temperature 0 they are the likeliest tokens, each certain given its elders. Where the law has too few tokens, the
-    last one comes again, which `verify_tree` never keeps twice.
-    """
-    if sampler.temperature == 0:
-        best = logits.topk(width).indices
-        return best, logits.new_zeros(*best.shape, logits.shape[-1]).scatter_(-1, best[..., None], 1.0)
-    q = sampler.probs(logits)
-    tokens, laws = [sampler.draw(q)], [q]
-    while len(tokens) < width:
-        q = residual(q, torch.zeros_like(q).scatter_(-1, tokens[-1][:, None], 1.0))
-        tokens.append(sampler.draw(q))
-        laws.append(q)
-    return torch.stack(tokens, 1), torch.stack(laws, 1)
-
-
-def check_choices(choices: Sequence[Ranks], vocab: int) -> list[Ranks]:
-    """The nodes of the tree, breadth first. Raises ValueError where a parent or an elder sibling is missing."""
-    nodes = sorted({tuple(path) for path in choices}, key=lambda path: (len(path), path))
-    if not nodes:
-        raise ValueError("choices are empty; the tree needs at least the node (0,), or use autoregressive decoding")
-    for path in nodes:
-        elder = (*path[:-1], path[-1] - 1) if path and path[-1] else path[:-1]
-        if not path or (elder and elder not in nodes) or not 0 <= path[-1] < vocab:
-            raise ValueError(
-                f"node {path} of choices hangs in the air: each needs its parent and its elder siblings, numbered "
-                f"from 0, and no more than the {vocab} tokens of the vocabulary"
-            )
-    return nodes
+    return {"target": zoo.load("target"), "drafter": zoo.load("eagle-drafter"), "choices": SMALL}
 
 
 def loss(
@@ -257,10 +250,3 @@ def loss(
     found = drafter(target, tokens[:, 1:], features[:, :-1] + shake)
     surprise = -(p * target.project(found).float().log_softmax(-1)).sum(-1).mean()
     return F.smooth_l1_loss(found.float(), wanted.float()) + weight * surprise
-
-
-def example() -> dict[str, Any]:
-    """Models and options of the example run, shared by tests, page and benchmark."""
-    from reference_impls import zoo
-
-    return {"target": zoo.load("target"), "drafter": zoo.load("eagle-drafter"), "choices": SMALL}

@@ -87,29 +87,6 @@ from reference_impls.core.verify import verify_tree
 Acceptance = Literal["exact", "typical"]
 
 
-class MedusaHeads(nn.Module):
-    """k - 1 heads, each a residual SiLU layer and a vocabulary projection of its own."""
-
-    def __init__(self, shape: Shape, k: int = 5) -> None:
-        super().__init__()
-        if k < 2:
-            raise ValueError(f"k is {k}; Medusa needs the model's own head and at least one more, so k >= 2")
-        self.k = k
-        self.inner = nn.Parameter(torch.zeros(shape.dim, (k - 1) * shape.dim))
-        self.out = nn.Parameter(torch.randn(k - 1, shape.dim, shape.vocab) * shape.dim**-0.5)
-
-    def start_from(self, target: LanguageModel) -> None:
-        """Make every head the target's own: what training begins with."""
-        with torch.no_grad():
-            self.inner.zero_()
-            self.out.copy_(target.project(torch.eye(target.shape.dim).to(target.embedding)))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Logits [k - 1, ..., vocab] of all heads for the target's normalised features [..., dim]."""
-        inner = F.silu(features @ self.inner).unflatten(-1, (self.k - 1, -1))  # [..., k - 1, dim]
-        return torch.einsum("...kd,kdv->k...v", features[..., None, :] + inner, self.out)
-
-
 @torch.inference_mode()
 @checked
 def generate(
@@ -138,6 +115,7 @@ def generate(
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     tree, (depths, visible) = Tree(), Tree().layout(len(tokens))  # the pass over the prompt has no guesses yet
     go_on = limit > 0
+    # Between turns the cache holds all tokens but the last, and `tree` the guesses below that one.
     while go_on:
         # Verify: one pass over the newest token and the tree below it.
         x = target.embed([*tokens[len(cache) :], *tree.tokens])
@@ -150,26 +128,33 @@ def generate(
         emitted = [*(tree.tokens[node] for node in path), extra]
         cache.keep(len(tokens), path)
         tokens += emitted
-        go_on = result.add(Step(emitted, tree.tokens, tree.parents, kept=len(path)), limit, eos)
+        go_on = result.add(Step(emitted, tree.tokens, parents=tree.parents, kept=len(path)), limit, eos)
         # Draft: the best tokens of the heads take their places in the tree, whose form never changes.
         best = heads(features[path[-1] + 1 if path else 0]).topk(ranks).indices  # [k - 1, ranks]
-        tree, (depths, visible) = planned, layout
-        tree.tokens = best.flatten()[slots].tolist()
+        tree, (depths, visible) = Tree(best.flatten()[slots].tolist(), list(planned.parents)), layout
     return result
 
 
-def check_acceptance(acceptance: Acceptance, epsilon: float, delta: float) -> None:
-    """One clear sentence for a rule that is not known and for thresholds that mean nothing."""
-    if acceptance not in ("exact", "typical"):
-        raise ValueError(f"acceptance is {acceptance!r}; it must be 'exact' or 'typical'")
-    if not (epsilon > 0 and delta > 0):
-        raise ValueError(f"epsilon is {epsilon} and delta is {delta}; both must be above 0")
+def accept_typical(tree: Tree, p: Tensor, epsilon: float, delta: float) -> tuple[list[int], int]:
+    """The longest path of plausible nodes, of equally long ones the likeliest, and the target's best token after it."""
+    floor = (delta * (-torch.special.entr(p).sum(-1)).exp()).clamp(max=epsilon)  # [nodes + 1]
+    parents = torch.tensor(tree.parents, device=p.device, dtype=torch.long) + 1
+    chance = p[parents, torch.tensor(tree.tokens, device=p.device, dtype=torch.long)]  # [nodes]
+    log_p = chance.log().where(chance > floor[parents], -torch.inf).tolist()
+    reached = {-1: (0, 0.0)}  # plausible node -> length and log-likelihood of its path
+    for node, parent in enumerate(tree.parents):
+        if parent in reached and log_p[node] > -torch.inf:
+            length, before = reached[parent]
+            reached[node] = (length + 1, before + log_p[node])
+    last = max(reached, key=lambda node: reached[node])
+    best = p[last + 1].argmax().where(p[last + 1].isfinite().all(), -1)  # -1 keeps a broken model visible
+    return tree.path(last), int(best)
 
 
 def plan(choices: Sequence[Sequence[int]], k: int, vocab: int) -> Tree:
     """The tree of these rank paths; each node holds its rank where the token will be. Raises ValueError if it is none.
 
-    It is made once: only its tokens change from step to step.
+    It is made once: every step's tree has its form.
     """
     tree, numbers = Tree(), {tuple[int, ...](): -1}
     for path in map(tuple, choices):
@@ -187,6 +172,46 @@ def cartesian(widths: Sequence[int]) -> list[tuple[int, ...]]:
     return [path for depth in depths for path in product(*(range(width) for width in widths[:depth]))]
 
 
+def check_acceptance(acceptance: Acceptance, epsilon: float, delta: float) -> None:
+    """One clear sentence for a rule that is not known and for thresholds that mean nothing."""
+    if acceptance not in ("exact", "typical"):
+        raise ValueError(f"acceptance is {acceptance!r}; it must be 'exact' or 'typical'")
+    if not (epsilon > 0 and delta > 0):
+        raise ValueError(f"epsilon is {epsilon} and delta is {delta}; both must be above 0")
+
+
+class MedusaHeads(nn.Module):
+    """k - 1 heads, each a residual SiLU layer and a vocabulary projection of its own."""
+
+    def __init__(self, shape: Shape, k: int = 5) -> None:
+        super().__init__()
+        if k < 2:
+            raise ValueError(f"k is {k}; Medusa needs the model's own head and at least one more, so k >= 2")
+        self.k = k
+        self.inner = nn.Parameter(torch.zeros(shape.dim, (k - 1) * shape.dim))
+        self.out = nn.Parameter(torch.randn(k - 1, shape.dim, shape.vocab) * shape.dim**-0.5)
+
+    def start_from(self, target: LanguageModel) -> None:
+        """Make every head the target's own: what training begins with."""
+        with torch.no_grad():
+            self.inner.zero_()
+            self.out.copy_(target.project(torch.eye(target.shape.dim).to(target.embedding)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits [k - 1, ..., vocab] of all heads for the target's normalised features [..., dim]."""
+        inner = F.silu(features @ self.inner).unflatten(-1, (self.k - 1, -1))  # [..., k - 1, dim]
+        return torch.einsum("...kd,kdv->k...v", features[..., None, :] + inner, self.out)
+
+
+def example() -> dict[str, Any]:
+    """Models and options of the example run, shared by tests, page and benchmark."""
+    from reference_impls import zoo
+
+    accuracy = zoo.manifest()["medusa-heads"]["quality"]["accuracy_by_rank"]
+    choices = sparse_tree(accuracy, nodes=24)
+    return {"target": zoo.load("target"), "heads": zoo.load("medusa-heads"), "choices": choices}
+
+
 def sparse_tree(accuracy: Sequence[Sequence[float]], nodes: int) -> list[tuple[int, ...]]:
     """The `nodes` rank paths that are likeliest to be right, given the accuracy of each rank of each head.
 
@@ -199,22 +224,6 @@ def sparse_tree(accuracy: Sequence[Sequence[float]], nodes: int) -> list[tuple[i
         for rank, own in enumerate(accuracy[len(path)] if len(path) < len(accuracy) else ()):
             heapq.heappush(front, (chance * own, (*path, rank)))
     return found[1:]
-
-
-def accept_typical(tree: Tree, p: Tensor, epsilon: float, delta: float) -> tuple[list[int], int]:
-    """The longest path of plausible nodes, of equally long ones the likeliest, and the target's best token after it."""
-    floor = (delta * (-torch.special.entr(p).sum(-1)).exp()).clamp(max=epsilon)  # [nodes + 1]
-    parents = torch.tensor(tree.parents, device=p.device, dtype=torch.long) + 1
-    chance = p[parents, torch.tensor(tree.tokens, device=p.device, dtype=torch.long)]  # [nodes]
-    log_p = chance.log().where(chance > floor[parents], -torch.inf).tolist()
-    reached = {-1: (0, 0.0)}  # plausible node -> length and log-likelihood of its path
-    for node, parent in enumerate(tree.parents):
-        if parent in reached and log_p[node] > -torch.inf:
-            length, before = reached[parent]
-            reached[node] = (length + 1, before + log_p[node])
-    last = max(reached, key=lambda node: reached[node])
-    best = p[last + 1].argmax().where(p[last + 1].isfinite().all(), -1)  # -1 keeps a broken model visible
-    return tree.path(last), int(best)
 
 
 def loss(
@@ -252,12 +261,3 @@ def rank_accuracy(
     best = [ahead.topk(ranks).indices for ahead in heads(features)]  # each [batch, n, ranks]
     right = [guess[:, :-i] == wanted[:, i:, None] for i, guess in enumerate(best, start=1)]
     return torch.stack([each.double().mean((0, 1)) for each in right])
-
-
-def example() -> dict[str, Any]:
-    """Models and options of the example run, shared by tests, page and benchmark."""
-    from reference_impls import zoo
-
-    accuracy = zoo.manifest()["medusa-heads"]["quality"]["accuracy_by_rank"]
-    choices = sparse_tree(accuracy, nodes=24)
-    return {"target": zoo.load("target"), "heads": zoo.load("medusa-heads"), "choices": choices}

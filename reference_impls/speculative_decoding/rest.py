@@ -30,10 +30,12 @@ takes $x$ out of $p$ after a rejection.
 
 Differences from the paper
 --------------------------
-1. The target's first pass reads the prompt together with the first tree, so a run has no separate prefill pass.
+1. The target's first pass reads the prompt without guesses, because a prompt under a tree's mask would cost a long text
+   dearly, and emits a token.
 2. All occurrences are counted (`trie`). The suffix array has them sorted already, so that each node of the trie is a
    run of equal rows and its weight the length of the run; no trie of the whole is built. The published code stops after
-   5,000 places, those whose continuations come first in the order of token ids.
+   5,000 places, those whose continuations come first in the order of token ids. Where its nodes are more than the
+   budget, `cut_to_choices` drops whole paths, those of the most different tokens first, and not the lightest nodes.
 3. The `suffix_array` is made by prefix doubling, for the datastore is small; the published code uses libsais, and looks
    up no fewer than 2 tokens.
 4. Published code is exact when greedy and biased when it samples. It draws once for every path of the tree instead of
@@ -68,11 +70,71 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
+from reference_impls.core.drafting import check_draft, room
 from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.tree import Tree
-from reference_impls.core.verify import check_draft, verify_tree
+from reference_impls.core.verify import verify_tree
+
+
+@torch.inference_mode()
+@checked
+def generate(
+    target: LanguageModel,
+    prompt: Sequence[int],
+    limit: int,
+    *,
+    datastore: Datastore,
+    sampler: Sampler,
+    longest: int = 16,
+    gamma: int = 10,
+    nodes: int = 64,
+    eos: Ends | None = None,
+) -> Generation:
+    """Generate up to `limit` tokens after `prompt`, with up to `nodes` guesses from `datastore` in each pass.
+
+    Up to `longest` tokens are looked up, and up to `gamma` read from there; the defaults are the paper's. Raises
+    ValueError for numbers below 1, and for a datastore with tokens that the target does not have.
+    """
+    check_options(target, datastore, longest, gamma, nodes)
+    result, tokens, cache = Generation(), list(prompt), target.new_cache()
+    go_on = limit > 0
+    # Between turns the cache holds all tokens but the last.
+    while go_on:
+        # Draft: what followed the newest tokens in the datastore, as a tree, once the prompt has been read.
+        depth = room(len(tokens), gamma, target) if result.steps else 0
+        tree = datastore.draft(tokens, longest=longest, gamma=depth, nodes=nodes) if depth else Tree()
+        # Verify: one pass over the whole tree, every node at the place of its depth.
+        unseen = tokens[len(cache) :]
+        depths, visible = tree.layout(len(unseen))
+        inputs, positions = [*unseen, *tree.tokens], len(cache) + depths
+        p = sampler.probs(target(inputs, cache, last=len(tree) + 1, positions=positions, visible=visible))
+        path, extra = verify_tree(sampler, tree, p)
+        # Commit: the accepted path and the target's own token after it; the cache forgets the other nodes.
+        cache.keep(len(tokens), path)
+        emitted = [*(tree.tokens[node] for node in path), extra]
+        tokens += emitted
+        go_on = result.add(Step(emitted, tree.tokens, parents=tree.parents, kept=len(path)), limit, eos)
+    return result
+
+
+def trie(rows: Tensor, nodes: int) -> Tree:
+    """The `nodes` heaviest prefixes of sorted rows [rows, gamma] as a tree; -1 stands behind the end of the text.
+
+    Sorted rows that share a prefix are neighbours, so a node is a run, and its weight the length of the run.
+    """
+    fresh = F.pad((rows[1:] != rows[:-1]).cumsum(1) > 0, (0, 0, 1, 0), value=True)  # [rows, gamma]: a run begins
+    depth, start = fresh.T.nonzero(as_tuple=True)
+    end = torch.where(F.pad(depth[1:] != depth[:-1], (0, 1), value=True), len(rows), start.roll(-1))
+    real = rows[start, depth] >= 0
+    weight, depth, start = (end - start)[real], depth[real], start[real]
+    best = weight.argsort(descending=True, stable=True)[:nodes].sort().values  # equal ones: nearer to the root first
+    tree, numbers = Tree(), {(): -1}
+    for path, length in zip(rows[start[best]].tolist(), (depth[best] + 1).tolist(), strict=True):
+        prefix = tuple(path[:length])
+        numbers[prefix] = tree.add(prefix[-1], numbers[prefix[:-1]])
+    return tree
 
 
 def suffix_array(tokens: Tensor) -> Tensor:
@@ -90,6 +152,16 @@ def suffix_array(tokens: Tensor) -> Tensor:
             break
         width *= 2
     return order
+
+
+def check_options(target: LanguageModel, datastore: Datastore, longest: int, gamma: int, nodes: int) -> None:
+    """One clear sentence for options that cannot work."""
+    check_draft(gamma, target)
+    if longest < 1 or nodes < 1:
+        raise ValueError(f"longest is {longest} and nodes is {nodes}; at least 1 token is looked up and 1 node drafted")
+    vocab = target.shape.vocab
+    if (datastore.tokens >= vocab).any():
+        raise ValueError(f"the datastore holds tokens that a vocabulary of {vocab} lacks: use the target's tokenizer")
 
 
 class Datastore(nn.Module):
@@ -134,75 +206,6 @@ class Datastore(nn.Module):
         places = self.order[first:end, None] + torch.arange(n, n + gamma, device=self.order.device)
         last = len(self.tokens) - 1
         return trie(self.tokens[places.clamp(max=last)].masked_fill(places > last, -1), nodes)
-
-
-def trie(rows: Tensor, nodes: int) -> Tree:
-    """The `nodes` heaviest prefixes of sorted rows [rows, gamma] as a tree; -1 stands behind the end of the text.
-
-    Sorted rows that share a prefix are neighbours, so a node is a run, and its weight the length of the run.
-    """
-    fresh = F.pad((rows[1:] != rows[:-1]).cumsum(1) > 0, (0, 0, 1, 0), value=True)  # [rows, gamma]: a run begins
-    depth, start = fresh.T.nonzero(as_tuple=True)
-    end = torch.where(F.pad(depth[1:] != depth[:-1], (0, 1), value=True), len(rows), start.roll(-1))
-    real = rows[start, depth] >= 0
-    weight, depth, start = (end - start)[real], depth[real], start[real]
-    best = weight.argsort(descending=True, stable=True)[:nodes].sort().values  # equal ones: nearer to the root first
-    tree, numbers = Tree(), {(): -1}
-    for path, length in zip(rows[start[best]].tolist(), (depth[best] + 1).tolist(), strict=True):
-        prefix = tuple(path[:length])
-        numbers[prefix] = tree.add(prefix[-1], numbers[prefix[:-1]])
-    return tree
-
-
-@torch.inference_mode()
-@checked
-def generate(
-    target: LanguageModel,
-    prompt: Sequence[int],
-    limit: int,
-    *,
-    datastore: Datastore,
-    sampler: Sampler,
-    longest: int = 16,
-    gamma: int = 10,
-    nodes: int = 64,
-    eos: Ends | None = None,
-) -> Generation:
-    """Generate up to `limit` tokens after `prompt`, with up to `nodes` guesses from `datastore` in each pass.
-
-    Up to `longest` tokens are looked up, and up to `gamma` read from there; the defaults are the paper's. Raises
-    ValueError for numbers below 1, and for a datastore with tokens that the target does not have.
-    """
-    check_options(target, datastore, longest, gamma, nodes)
-    result, tokens, cache = Generation(), list(prompt), target.new_cache()
-    go_on = limit > 0
-    while go_on:
-        # Draft: what followed the newest tokens in the datastore, as a tree.
-        tree = datastore.draft(tokens, longest=longest, gamma=gamma, nodes=nodes)
-        # Verify: one pass over the whole tree, every node at the place of its depth.
-        unseen = tokens[len(cache) :]
-        depths, visible = tree.layout(len(unseen))
-        places = len(cache) + depths
-        p = sampler.probs(
-            target([*unseen, *tree.tokens], cache, last=len(tree) + 1, positions=places, visible=visible)
-        )  # [nodes + 1, vocab]
-        path, extra = verify_tree(sampler, tree, p)
-        # Commit: the accepted path and the target's own token after it; the cache forgets the other nodes.
-        cache.keep(len(tokens), path)
-        emitted = [*(tree.tokens[node] for node in path), extra]
-        tokens += emitted
-        go_on = result.add(Step(emitted, tree.tokens, parents=tree.parents, kept=len(path)), limit, eos)
-    return result
-
-
-def check_options(target: LanguageModel, datastore: Datastore, longest: int, gamma: int, nodes: int) -> None:
-    """One clear sentence for options that cannot work."""
-    check_draft(gamma, target)
-    if longest < 1 or nodes < 1:
-        raise ValueError(f"longest is {longest} and nodes is {nodes}; at least 1 token is looked up and 1 node drafted")
-    vocab = target.shape.vocab
-    if (datastore.tokens >= vocab).any():
-        raise ValueError(f"the datastore holds tokens that a vocabulary of {vocab} lacks: use the target's tokenizer")
 
 
 def example() -> dict[str, Any]:

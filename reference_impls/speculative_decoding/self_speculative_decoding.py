@@ -68,10 +68,11 @@ from torch import Tensor
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
+from reference_impls.core.drafting import check_draft, check_guesses
 from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
-from reference_impls.core.verify import check_draft, verify_chain
+from reference_impls.core.verify import verify_chain
 
 Skips = tuple[tuple[int, ...], tuple[int, ...]]  # layers without their attention half, layers without the other
 
@@ -100,22 +101,18 @@ def generate(
     check_draft(gamma, target)
     check_skips(target.shape.layers, skip_attention=skip_attention, skip_feed=skip_feed)
     result, tokens, cache, rate = Generation(), list(prompt), target.new_cache(), 0.0
+    skips = tuple(skip_attention), tuple(skip_feed)
     go_on = limit > 0
+    # Between turns the cache holds all tokens but the last, in all layers.
     while go_on:
         # Draft: the thinned target guesses, until it is unsure; nothing before the prompt has been read.
-        draft, laws = list[int](), list[Tensor]()
-        while result.tokens and len(draft) < gamma:
-            logits = sketch(target, [*tokens, *draft][-1], cache, skip_attention, skip_feed)  # [vocab]
-            laws.append(sampler.probs(logits))
-            token, confidence = drawn_with_confidence(sampler, laws[-1], logits)
-            draft.append(token)
-            if confidence < threshold:
-                break
-        # Verify: what drafting stored is forgotten; the whole target writes the true keys and values.
-        cache.crop(len(tokens) - 1)
+        draft, q = list[int](), list[Tensor]()
+        if result.tokens:
+            draft, q = sure_draft(sampler, target, tokens, cache, skips, gamma=gamma, threshold=threshold)
+        # Verify: the whole target writes the true keys and values.
         unseen = [*tokens[len(cache) :], *draft]
         p = sampler.probs(target(unseen, cache, last=len(draft) + 1))  # [draft + 1, vocab]
-        kept, extra = verify_chain(sampler, draft, torch.stack(laws) if laws else p[:0], p)
+        kept, extra = verify_chain(sampler, draft, q, p)
         # Commit: the kept guesses and the extra token; then the threshold learns from the step.
         emitted = [*draft[:kept], extra]
         tokens += emitted
@@ -127,18 +124,34 @@ def generate(
     return result
 
 
-def check_skips(layers: int, **skips: Sequence[int]) -> None:
-    """Raise ValueError for a layer that the model does not have."""
-    for name, chosen in skips.items():
-        wrong = [layer for layer in chosen if not 0 <= layer < layers]
-        if wrong:
-            raise ValueError(f"{name} names layer {wrong[0]}; the model has layers 0 to {layers - 1}")
+def sure_draft(
+    sampler: Sampler,
+    target: LanguageModel,
+    tokens: Sequence[int],
+    cache: Cache,
+    skips: Skips,
+    *,
+    gamma: int,
+    threshold: float,
+) -> tuple[list[int], list[Tensor]]:
+    """Up to `gamma` guesses, the last of which may be an unsure one, and their laws, each [vocab].
+
+    What drafting adds to the cache is forgotten again: keys and values of a thinned target are not the true ones.
+    """
+    draft, q, confidence = list[int](), list[Tensor](), 1.0
+    while len(draft) < gamma and (not draft or confidence >= threshold):
+        logits = sketch(target, [*tokens[-1:], *draft][-1], cache, skips)  # [vocab]
+        q.append(sampler.probs(logits))
+        token, confidence = drawn_with_confidence(sampler, q[-1], logits)
+        draft.append(token)
+        check_guesses(draft[-1:])
+    cache.crop(len(tokens) - 1)
+    return draft, q
 
 
-def sketch(
-    target: LanguageModel, token: int, cache: Cache, skip_attention: Collection[int], skip_feed: Collection[int]
-) -> Tensor:
+def sketch(target: LanguageModel, token: int, cache: Cache, skips: Skips) -> Tensor:
     """Logits [vocab] after `token` if the skipped halves add nothing; the others keep their own keys and values."""
+    skip_attention, skip_feed = skips
     x = target.embed([token])
     for layer, block in enumerate(target.blocks):
         if layer not in skip_attention:
@@ -171,6 +184,22 @@ def adapted(
     return betas[1] * threshold + (1 - betas[1]) * wanted, rate
 
 
+def check_skips(layers: int, **skips: Sequence[int]) -> None:
+    """Raise ValueError for a layer that the model does not have."""
+    for name, chosen in skips.items():
+        wrong = [layer for layer in chosen if not 0 <= layer < layers]
+        if wrong:
+            raise ValueError(f"{name} names layer {wrong[0]}; the model has layers 0 to {layers - 1}")
+
+
+def example() -> dict[str, Any]:
+    """Models and options of the example run, shared by tests, page and benchmark."""
+    from reference_impls import zoo
+
+    found = zoo.load("skip-set")  # what `search` found for the target
+    return {"target": zoo.load("target"), "skip_attention": found.attention, "skip_feed": found.feed}
+
+
 def halves(chosen: Collection[int], layers: int) -> Skips:
     """Attention and feed-forward halves out of numbers below 2L: attention first, as in the paper's vector z."""
     return tuple(sorted(n for n in chosen if n < layers)), tuple(sorted(n - layers for n in chosen if n >= layers))
@@ -195,11 +224,3 @@ def search(
         trial = best ^ set(chance.sample(range(2 * layers), chance.choice((1, 2))))
         best = max(trial, best, key=score)  # of equals the first: it may lead on
     return halves(best, layers), score(best)
-
-
-def example() -> dict[str, Any]:
-    """Models and options of the example run, shared by tests, page and benchmark."""
-    from reference_impls import zoo
-
-    found = zoo.load("skip-set")  # what `search` found for the target
-    return {"target": zoo.load("target"), "skip_attention": found.attention, "skip_feed": found.feed}

@@ -42,8 +42,8 @@ Differences from the paper
    never names a token twice below a node (`grow`), and the order is that of the draws. Both are exact, no try is
    wasted, and the limit at temperature 0 is the paper's choice of the top $k_i$.
 2. Nodes lie level by level in the cache, the paper's depth first. The mask and the positions decide, not the order.
-3. A drafter reads its growing tree anew at each depth, from a cache that ends before the tree (`cache.crop(start)`): as
-   many passes as the paper's, with a few more tokens in each.
+3. A drafter reads its growing tree anew at each depth, from a cache that ends before the tree (`cache.crop`): as many
+   passes as the paper's, with a few more tokens in each. The prompt is read once, without guesses (`result.steps`).
 4. The drafters run one after another. The paper runs them in parallel on several GPUs, where a second one costs no
    time; here it costs as many `passes` as the first.
 5. Boosting: the paper drops a prompt whose whole continuation an earlier drafter got right. In `loss` every token is a
@@ -67,6 +67,7 @@ Example
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -75,11 +76,12 @@ from torch import Tensor
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
+from reference_impls.core.drafting import check_draft, room, siblings
 from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.tree import Tree
-from reference_impls.core.verify import check_draft, verify_tree
+from reference_impls.core.verify import verify_tree
 
 
 @torch.inference_mode()
@@ -101,75 +103,95 @@ def generate(
     check_draft(1, target, *drafters)
     check_speculator(len(drafters), expansion, target.shape.vocab)
     result, tokens = Generation(), list(prompt)
-    target_cache, caches = target.new_cache(), [drafter.new_cache() for drafter in drafters]
+    cache, draft_caches = target.new_cache(), [drafter.new_cache() for drafter in drafters]
     go_on = limit > 0
+    # Between turns the target's cache holds all tokens but the last; a drafter's as much of them as its tree had read.
     while go_on:
-        # Draft: a tree from each drafter, then one tree of all their paths.
-        grown = [grow(d, tokens, c, expansion, sampler) for d, c in zip(drafters, caches, strict=True)]
-        tree, votes, places = merge([own for own, _ in grown])
-        # Verify: one pass over the merged tree gives the law after every node; a vote is judged at its node.
-        unseen = tokens[len(target_cache) :]
+        # Draft: a tree from each drafter, once the prompt has been read; then one tree of all their paths.
+        widths = expansion[: room(len(tokens), len(expansion), target, *drafters)] if result.steps else ()
+        grown = [grow(sampler, d, tokens, c, widths) for d, c in zip(drafters, draft_caches, strict=True)]
+        tree, votes, nodes_of = merge([own for own, _ in grown])
+        # Verify: one pass over the merged tree gives the law after every node; every vote is judged at its node.
+        unseen = tokens[len(cache) :]
         depths, visible = tree.layout(len(unseen))
-        positions = len(target_cache) + depths
-        p = sampler.probs(
-            target([*unseen, *tree.tokens], target_cache, last=len(tree) + 1, positions=positions, visible=visible)
-        )  # [nodes + 1, vocab]
-        node_of = [node for own in places for node in own]
-        rows = [0, *(node + 1 for node in node_of)]
-        found, extra = verify_tree(sampler, votes, p[rows], torch.cat([q for _, q in grown]))
+        inputs, positions = [*unseen, *tree.tokens], len(cache) + depths
+        p = sampler.probs(target(inputs, cache, last=len(tree) + 1, positions=positions, visible=visible))
+        q = torch.cat([p[:0], *(law for _, laws in grown for law in laws)])  # [votes, vocab]
+        path, extra = verify_votes(sampler, votes, list(chain(*nodes_of)), p, q)
         # Commit: the path and the extra token; every cache keeps what it has seen of the path.
-        path = [node_of[vote] for vote in found]
-        target_cache.keep(len(tokens), path)
-        for cache, own in zip(caches, places, strict=True):
-            seen = own[: len(cache) - len(tokens)]  # the deepest nodes were never read
-            cache.keep(len(tokens), [i for i, node in enumerate(seen) if node in path])
+        cache.keep(len(tokens), path)
+        for draft_cache, nodes in zip(draft_caches, nodes_of, strict=True):
+            keep_path(draft_cache, len(tokens), nodes, path)
         emitted = [*(tree.tokens[node] for node in path), extra]
         tokens += emitted
-        passes = len(drafters) * len(expansion)
+        passes = len(drafters) * len(widths)
         step = Step(emitted, tree.tokens, parents=tree.parents, kept=len(path), draft_passes=passes)
         go_on = result.add(step, limit, eos)
     return result
 
 
 def grow(
-    drafter: LanguageModel, tokens: Sequence[int], cache: Cache, expansion: Sequence[int], sampler: Sampler
-) -> tuple[Tree, Tensor]:
-    """A drafter's own tree after `tokens`, and the law q [nodes, vocab] of each draw, given its elder siblings."""
-    tree, laws, frontier, start = Tree(), list[Tensor](), [-1], len(cache)
-    for width in expansion:
-        cache.crop(start)
-        unseen = tokens[start:]
+    sampler: Sampler, drafter: LanguageModel, tokens: Sequence[int], cache: Cache, widths: Sequence[int]
+) -> tuple[Tree, list[Tensor]]:
+    """A drafter's own tree after `tokens`, and for the children of each node the laws [children, vocab] of their draws.
+
+    Each pass reads the last of the tokens and all nodes so far; the first one also what is new of the tokens. A node
+    gets fewer children than wanted where its law has fewer tokens.
+    """
+    tree, laws, leaves = Tree(), list[Tensor](), [-1]
+    for width in widths:
+        cache.crop(len(tokens) - 1)
+        unseen = tokens[len(cache) :]
         depths, visible = tree.layout(len(unseen))
-        read = drafter([*unseen, *tree.tokens], cache, last=len(tree) + 1, positions=start + depths, visible=visible)
-        logits, drawn = read[[node + 1 for node in frontier]], list[Tensor]()  # [frontier, vocab]
-        for _ in range(width):
-            laws.append(sampler.probs(logits))
-            drawn.append(sampler.draw(laws[-1]))  # [frontier]
-            logits = logits.scatter(-1, drawn[-1].clamp(min=0)[:, None], -torch.inf)
-        ranks = torch.stack(drawn).tolist()
-        frontier = [tree.add(token, parent) for rank in ranks for token, parent in zip(rank, frontier, strict=True)]
-    return tree, torch.cat(laws)
+        inputs, positions = [*unseen, *tree.tokens], len(cache) + depths
+        logits = drafter(inputs, cache, last=len(tree) + 1, positions=positions, visible=visible)
+        guesses, q = siblings(sampler, logits[[leaf + 1 for leaf in leaves]], width)  # of every leaf
+        parents, leaves = leaves, []
+        for parent, drawn, own in zip(parents, guesses.tolist(), q, strict=True):
+            different = dict.fromkeys(drawn)
+            leaves += [tree.add(token, parent) for token in different]
+            laws.append(own[: len(different)])
+    return tree, laws
 
 
 def merge(trees: Sequence[Tree]) -> tuple[Tree, Tree, list[list[int]]]:
-    """The tree of all paths without repeats; the tree of all votes; and, for each given tree, its nodes' places.
+    """The tree of all paths without repeats; the tree of all votes; and the node of the first for each given tree's.
 
-    Votes are numbered through all trees. What lies below equal paths hangs below the first vote for that path, because
-    the others are never kept.
+    Every node of a given tree is a vote; they are numbered through all trees. What lies below equal paths hangs below
+    the first vote for that path, because the others are never kept.
     """
-    merged, votes, places = Tree(), Tree(), list[list[int]]()
-    node_of, first_vote = dict[tuple[int, int], int](), {-1: -1}
+    merged, votes, nodes_of = Tree(), Tree(), list[list[int]]()
+    known, first_vote = dict[tuple[int, int], int](), {-1: -1}  # (node, token) -> child; node -> the first vote for it
     for own in trees:
-        place = {-1: -1}
-        for i, (token, parent) in enumerate(zip(own.tokens, own.parents, strict=True)):
-            above = place[parent]
+        nodes = list[int]()
+        for token, parent in zip(own.tokens, own.parents, strict=True):
+            above = nodes[parent] if parent >= 0 else -1
             vote = votes.add(token, first_vote[above])
-            if (above, token) not in node_of:
-                node_of[above, token] = merged.add(token, above)
-                first_vote[node_of[above, token]] = vote
-            place[i] = node_of[above, token]
-        places.append([place[i] for i in range(len(own))])
-    return merged, votes, places
+            if (above, token) not in known:
+                known[above, token] = merged.add(token, above)
+                first_vote[known[above, token]] = vote
+            nodes.append(known[above, token])
+        nodes_of.append(nodes)
+    return merged, votes, nodes_of
+
+
+def verify_votes(sampler: Sampler, votes: Tree, nodes: Sequence[int], p: Tensor, q: Tensor) -> tuple[list[int], int]:
+    """The accepted path through the merged tree, and the extra token; p [nodes + 1, vocab], q [votes, vocab].
+
+    A vote is judged by the target's law at its node, `nodes` [votes], and by the law that it was drawn from.
+    """
+    found, extra = verify_tree(sampler, votes, p[[0, *(node + 1 for node in nodes)]], q)
+    return [nodes[vote] for vote in found], extra
+
+
+def keep_path(cache: Cache, length: int, nodes: Sequence[int], path: Sequence[int]) -> None:
+    """Let a drafter's cache keep `length` tokens, and of its own tree, whose nodes are `nodes`, those on the path.
+
+    The deepest nodes were never read, so they are not in it.
+    """
+    read = nodes[: max(0, len(cache) - length)]
+    if read:
+        cache.keep(length, [slot for slot, node in enumerate(read) if node in path])
 
 
 def check_speculator(drafters: int, expansion: Sequence[int], vocab: int) -> None:
@@ -178,6 +200,17 @@ def check_speculator(drafters: int, expansion: Sequence[int], vocab: int) -> Non
         raise ValueError("drafters are empty; give at least one, or use autoregressive decoding")
     if not expansion or not all(1 <= width <= vocab for width in expansion):
         raise ValueError(f"expansion is {tuple(expansion)}; give for each depth a number from 1 to the {vocab} tokens")
+
+
+def example() -> dict[str, Any]:
+    """Models and options of the example run, shared by tests, page and benchmark."""
+    from reference_impls import zoo
+
+    return {
+        "target": zoo.load("target"),
+        "drafters": [zoo.load("drafter"), zoo.load("drafter-boosted")],
+        "expansion": (2, 1, 1),
+    }
 
 
 def loss(
@@ -194,14 +227,3 @@ def loss(
         weight = torch.where(known, rest, 1.0)
     each = F.cross_entropy(drafter(tokens).float().flatten(0, 1), best.flatten(), reduction="none")
     return (weight.flatten() * each).sum() / weight.sum()
-
-
-def example() -> dict[str, Any]:
-    """Models and options of the example run, shared by tests, page and benchmark."""
-    from reference_impls import zoo
-
-    return {
-        "target": zoo.load("target"),
-        "drafters": [zoo.load("drafter"), zoo.load("drafter-boosted")],
-        "expansion": (2, 1, 1),
-    }

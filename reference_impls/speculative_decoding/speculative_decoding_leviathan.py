@@ -58,35 +58,12 @@ from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
+from reference_impls.core.drafting import check_draft, draft_chain, room
 from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
-from reference_impls.core.verify import check_draft, verify_chain
-
-
-class Bigram(nn.Module):
-    """A drafter of negligible cost: a table [vocab, vocab] of next-token logits by the last token (section 3.6)."""
-
-    def __init__(self, table: Tensor) -> None:
-        super().__init__()
-        self.table = nn.Parameter(table, requires_grad=False)
-        self.shape = Shape(vocab=len(table), dim=0, layers=1, heads=0, kv_heads=0, head_dim=0, hidden=0)
-
-    @classmethod
-    def count(cls, tokens: Sequence[int], vocab: int) -> Bigram:
-        """Counts of neighbouring `tokens`, each pair seen one time more than it was, so that none is impossible."""
-        pairs = torch.tensor(tokens[:-1]) * vocab + torch.tensor(tokens[1:])
-        return cls((torch.bincount(pairs, minlength=vocab**2).view(vocab, vocab) + 1.0).log())
-
-    def new_cache(self) -> Cache:
-        """A cache that holds nothing and only counts the tokens seen."""
-        return Cache(1, 0, 0, self.table.dtype, self.table.device)
-
-    def forward(self, tokens: Sequence[int], cache: Cache, *, last: int) -> Tensor:
-        """Logits [last, vocab] after each of the `last` tokens."""
-        cache.append(0, *self.table.new_empty(2, 0, len(tokens), 0))
-        return self.table[list(tokens[-last:])]
+from reference_impls.core.verify import verify_chain
 
 
 @torch.inference_mode()
@@ -112,24 +89,21 @@ def generate(
     result, tokens = Generation(), list(prompt)
     target_cache, draft_cache = target.new_cache(), drafter.new_cache()
     go_on = limit > 0
+    # Between turns the target's cache holds all tokens but the last; the drafter's may lack one more.
     while go_on:
-        # Draft: the drafter guesses gamma tokens, one after another.
-        draft: list[int] = []
-        q = []
-        for _ in range(gamma):
-            unseen = (tokens + draft)[len(draft_cache) :]
-            q.append(sampler.probs(drafter(unseen, draft_cache, last=1)[0]))  # [vocab]
-            draft.append(int(sampler.draw(q[-1])))
+        # Draft: the drafter guesses gamma tokens, one after another, or fewer where a model's positions end.
+        fitting = room(len(tokens), gamma, target, drafter)
+        draft, q = draft_chain(sampler, drafter, tokens, draft_cache, fitting)
         # Verify: the target gives the laws of all guesses, and of one token more, in one pass.
-        unseen = (tokens + draft)[len(target_cache) :]
-        p = sampler.probs(target(unseen, target_cache, last=gamma + 1))  # [gamma + 1, vocab]
-        kept, extra = verify_chain(sampler, draft, torch.stack(q), p, lenience)
+        unseen = [*tokens[len(target_cache) :], *draft]
+        p = sampler.probs(target(unseen, target_cache, last=len(draft) + 1))  # [gamma + 1, vocab]
+        kept, extra = verify_chain(sampler, draft, q, p, lenience)
         # Commit: append the kept guesses and the extra token; both caches forget the rest.
         emitted = [*draft[:kept], extra]
         tokens += emitted
         target_cache.crop(len(tokens) - 1)
         draft_cache.crop(len(tokens) - 1)
-        go_on = result.add(Step(emitted, draft, kept=kept, draft_passes=gamma), limit, eos)
+        go_on = result.add(Step(emitted, draft, kept=kept, draft_passes=len(draft)), limit, eos)
     return result
 
 
@@ -146,6 +120,30 @@ def speedup(alpha: float, gamma: int, c: float) -> float:
 def best_gamma(alpha: float, c: float, largest: int = 64) -> int:
     """The number of guesses with the greatest expected speedup (section 3.5); 0 if drafting cannot pay."""
     return max(range(largest + 1), key=lambda gamma: speedup(alpha, gamma, c))
+
+
+class Bigram(nn.Module):
+    """A drafter of negligible cost: a table [vocab, vocab] of next-token logits by the last token (section 3.6)."""
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.table = nn.Parameter(table, requires_grad=False)
+        self.shape = Shape(vocab=len(table), dim=0, layers=1, heads=0, kv_heads=0, head_dim=0, hidden=0)
+
+    @classmethod
+    def count(cls, tokens: Sequence[int], vocab: int) -> Bigram:
+        """Counts of neighbouring `tokens`, each pair seen one time more than it was, so that none is impossible."""
+        pairs = torch.tensor(tokens[:-1]) * vocab + torch.tensor(tokens[1:])
+        return cls((torch.bincount(pairs, minlength=vocab**2).view(vocab, vocab) + 1.0).log())
+
+    def new_cache(self) -> Cache:
+        """A cache that holds nothing and only counts the tokens seen."""
+        return Cache(1, 0, 0, self.table.dtype, self.table.device)
+
+    def forward(self, tokens: Sequence[int], cache: Cache, *, last: int) -> Tensor:
+        """Logits [last, vocab] after each of the `last` tokens."""
+        cache.append(0, *self.table.new_empty(2, 0, len(tokens), 0))
+        return self.table[list(tokens[-last:])]
 
 
 def example() -> dict[str, Any]:

@@ -53,14 +53,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from reference_impls.core.arguments import checked
-from reference_impls.core.cache import Cache
+from reference_impls.core.drafting import check_draft, draft_chain, room
 from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
-from reference_impls.core.verify import check_draft, verify_chain
+from reference_impls.core.verify import verify_chain
 
 
 @torch.inference_mode()
@@ -83,33 +82,22 @@ def generate(
     result, tokens = Generation(), list(prompt)
     target_cache, draft_cache = target.new_cache(), drafter.new_cache()
     go_on = limit > 0
+    # Between turns the target's cache holds all tokens but the last; the drafter's may lack one more.
     while go_on:
         # Draft: tokens, and the laws that they were really drawn from.
-        draft, q = sample_draft(drafter, tokens, draft_cache, gamma, sampler)
+        fitting = room(len(tokens), gamma, target, drafter)  # fewer than gamma where a model's positions end
+        draft, q = draft_chain(sampler, drafter, tokens, draft_cache, fitting)
         # Verify: score the draft in parallel, then modified rejection sampling.
-        unseen = (tokens + draft)[len(target_cache) :]
-        p = sampler.probs(target(unseen, target_cache, last=gamma + 1))  # [gamma + 1, vocab]
+        unseen = [*tokens[len(target_cache) :], *draft]
+        p = sampler.probs(target(unseen, target_cache, last=len(draft) + 1))  # [gamma + 1, vocab]
         kept, extra = verify_chain(sampler, draft, q, p)
         # Commit: the kept tokens and the extra one; both caches forget the rest.
         emitted = [*draft[:kept], extra]
         tokens += emitted
         target_cache.crop(len(tokens) - 1)
         draft_cache.crop(len(tokens) - 1)
-        go_on = result.add(Step(emitted, draft, kept=kept, draft_passes=gamma), limit, eos)
+        go_on = result.add(Step(emitted, draft, kept=kept, draft_passes=len(draft)), limit, eos)
     return result
-
-
-def sample_draft(
-    drafter: LanguageModel, tokens: Sequence[int], cache: Cache, gamma: int, sampler: Sampler
-) -> tuple[list[int], Tensor]:
-    """`gamma` tokens sampled by the drafter after `tokens`, and their laws q [gamma, vocab]."""
-    draft: list[int] = []
-    q = []
-    for _ in range(gamma):
-        unseen = [*tokens, *draft][len(cache) :]
-        q.append(sampler.probs(drafter(unseen, cache, last=1)[0]))  # [vocab]
-        draft.append(int(sampler.draw(q[-1])))
-    return draft, torch.stack(q)
 
 
 def example() -> dict[str, Any]:

@@ -40,8 +40,9 @@ Differences from the paper
 3. The drafter reads of a long prompt only what its window holds. Tokens are placed by their place in the window, as in
    StreamingLLM. Since rotary attention sees only distances, it is enough to turn the sinks' keys on (`slide`) by as
    many places as were dropped behind them.
-4. Rolling acceptance (`rate`) is the mean of the last step's and of its own value before. `stride` and `threshold` are
-   ours; the published code fills the partial cache once, and is measured on 256 tokens.
+4. Rolling acceptance (`rate`) is the mean of the last step's and of its own value before. Retrieving again after a
+   stride or at a poor acceptance is the paper's (section 4.3); the values of `stride` and `threshold` are ours. The
+   published code fills the partial cache once, and is measured on 256 tokens.
 5. The full cache is not kept in another memory and streamed in, though that is where the method gains most.
 6. Published code replaces a guess that the middle level rejects by a draw from $\hat p$, not from the residual, and
    still calls it a draw from $\hat p$. The top level is then fooled: even where $\hat p = p$, a token comes out with
@@ -68,29 +69,12 @@ from torch import Tensor
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
+from reference_impls.core.drafting import check_draft, check_guesses, draft_chain
 from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.layers import attention_mask, rotate
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
-from reference_impls.core.verify import check_draft, verify_chain
-
-
-class ShortCache:
-    """A model whose cache has dropped part of the text; `len` counts the tokens read, as if none were missing."""
-
-    def __init__(self, model: LanguageModel, dropped: int = 0) -> None:
-        self.model, self.cache, self.dropped = model, model.new_cache(), dropped
-
-    def __len__(self) -> int:
-        return len(self.cache) + self.dropped
-
-    def __call__(self, tokens: Sequence[int], last: int = 1) -> Tensor:
-        """Logits [last, vocab] after `tokens`, which stand at their true positions in the text."""
-        return self.model(tokens, self.cache, last=last, positions=len(self) + torch.arange(len(tokens)))
-
-    def crop(self, length: int) -> None:
-        """Forget every token from `length` on, counted in the text."""
-        self.cache.crop(length - self.dropped)
+from reference_impls.core.verify import verify_chain
 
 
 @torch.inference_mode()
@@ -118,66 +102,81 @@ def generate(
     """
     check_draft(gamma, target, drafter)
     check_sizes(budget, chunk, stride, (gamma_2, sinks, recent))
-    result, tokens, full, built, rate = Generation(), list(prompt), target.new_cache(), -stride, 1.0
-    middle, window = ShortCache(target), ShortCache(drafter, max(0, len(prompt) - sinks - recent))
-    window([*prompt[:sinks], *prompt[sinks + window.dropped :]])
-    go_on = limit > 0
+    result, tokens, full, middle = Generation(), list(prompt), target.new_cache(), ShortCache(target)
+    window = ShortCache(drafter, dropped=max(0, len(prompt) - sinks - recent))
+    built, rate, go_on = -stride, 1.0, limit > 0  # up to where chunks were scored; the rolling acceptance
+    # Between turns `full` holds all tokens but the last, `middle` the best of the first `built` and all of the others,
+    # `window` the sinks and the newest; it may lack one more at the end.
     while go_on:
-        # Draft: the two lower levels, once the target has read the prompt.
-        draft, p_hat = speculate(sampler, tokens, (middle, window), gamma, gamma_2) if result.steps else ([], [])
+        # Draft: the two lower levels; but first the drafter reads of the prompt what its window holds.
+        if result.steps:
+            draft, p_hat, asked = speculate(sampler, tokens, middle, window, gamma=gamma, gamma_2=gamma_2)
+        else:
+            window([*prompt[:sinks], *prompt[sinks + window.dropped :]])
+            draft, p_hat, asked = [], [], 1
         # Verify: one pass of the target with its full cache.
-        hidden, queries = run_with_queries(target, (tokens + draft)[len(full) :], full)
-        p = sampler.probs(target.logits(hidden[-len(draft) - 1 :]))  # [draft + 1, vocab]
-        kept, extra = verify_chain(sampler, draft, torch.cat([p[:0], *p_hat]), p)
+        logits, queries = run_with_queries(target, [*tokens[len(full) :], *draft], full, len(draft) + 1)
+        kept, extra = verify_chain(sampler, draft, p_hat, sampler.probs(logits))
         # Commit: the kept tokens and the extra one; the smaller caches follow the full one.
         tokens += (emitted := [*draft[:kept], extra])
         full.crop(len(tokens) - 1)
         slide(window, len(tokens) - 1, sinks, recent)
         rate = (rate + kept / len(draft)) / 2 if draft else rate
         if len(full) - built >= stride or rate < threshold:
-            built, rate = len(full) // chunk * chunk, 1.0
-            fill(middle, full, 0, choose(full, queries[..., kept - len(draft) - 1, :], built, chunk)[..., :budget])
-        newest = torch.arange(built, len(full), device=p.device)
-        fill(middle, full, min(built, budget - len(newest)), newest.expand(len(queries), 1, -1))
-        # The first step has 1 drafting pass, in which the drafter read the prompt.
-        go_on = result.add(Step(emitted, draft, kept=kept, draft_passes=len(p_hat) * (gamma + 1) or 1), limit, eos)
+            built, rate = retrieve(middle, full, queries[:, :, kept], budget, chunk), 1.0
+        follow(middle, full, built, budget)
+        go_on = result.add(Step(emitted, draft, kept=kept, draft_passes=asked), limit, eos)
     return result
 
 
 def speculate(
-    sampler: Sampler, tokens: list[int], levels: tuple[ShortCache, ShortCache], gamma: int, gamma_2: int
-) -> tuple[list[int], list[Tensor]]:
-    """At least `gamma_2` tokens of the middle level, and their laws p_hat, a piece [kept + 1, vocab] for each round."""
-    (middle, window), draft, p_hat = levels, list[int](), list[Tensor]()
+    sampler: Sampler, tokens: Sequence[int], middle: ShortCache, window: ShortCache, *, gamma: int, gamma_2: int
+) -> tuple[list[int], list[Tensor], int]:
+    """At least `gamma_2` tokens of the middle level, their laws p_hat, each [vocab], and the passes of both levels.
+
+    Each round is speculative decoding with the middle level as its target.
+    """
+    draft, p_hat, passes = list[int](), list[Tensor](), 0
     while len(draft) < gamma_2:
-        text, q = [*tokens, *draft], list[Tensor]()
-        for _ in range(gamma):
-            q.append(sampler.probs(window(text[len(window) :])[0]))  # [vocab]
-            text.append(int(sampler.draw(q[-1])))
-        p = sampler.probs(middle(text[len(middle) :], last=gamma + 1))  # [gamma + 1, vocab]
-        kept, extra = verify_chain(sampler, text[-gamma:], torch.stack(q), p)
-        draft += [*text[-gamma:][:kept], extra]
-        p_hat.append(p[: kept + 1])
-        for level in levels:
+        text = [*tokens, *draft]
+        guesses, q = draft_chain(sampler, window, text, window, gamma)
+        p = sampler.probs(middle([*text[len(middle) :], *guesses], last=gamma + 1))  # [gamma + 1, vocab]
+        kept, extra = verify_chain(sampler, guesses, q, p)
+        check_guesses([extra])
+        draft += [*guesses[:kept], extra]
+        p_hat += p[: kept + 1]
+        passes += gamma + 1
+        for level in (middle, window):
             level.crop(len(tokens) + len(draft) - 1)
-    return draft, p_hat
+    return draft, p_hat, passes
 
 
-def run_with_queries(target: LanguageModel, tokens: Sequence[int], cache: Cache) -> tuple[Tensor, Tensor]:
-    """Hidden states [tokens, dim] as `target.run` gives them, and the queries [layers, heads, tokens, head_dim]."""
+def run_with_queries(target: LanguageModel, tokens: Sequence[int], cache: Cache, last: int) -> tuple[Tensor, Tensor]:
+    """Logits [last, vocab] of the `last` tokens, and their queries [layers, heads, last, head_dim]."""
     x, past, queries = target.embed(tokens), len(cache), []
     turn, mask = target.turn(past, len(tokens)), attention_mask(None, past, len(tokens), x)
     for layer, block in enumerate(target.blocks):
         q, k, v = block.attention.project(block.attention_norm(x), turn)
         x = x + block.attention.read(q, *cache.append(layer, k, v), mask, causal=past == 0)
         x = x + block.feed(x)
-        queries.append(q)
-    return x, torch.stack(queries)
+        queries.append(q[:, -last:])
+    return target.logits(x[-last:]), torch.stack(queries)
 
 
-def entries(cache: Cache, layer: int) -> tuple[Tensor, Tensor]:
-    """A layer's keys and values [kv_heads, length, head_dim]: what a cache returns when nothing is appended."""
-    return cache.append(layer, *torch.empty(2, 1, 0, 1))
+def retrieve(middle: ShortCache, full: Cache, queries: Tensor, budget: int, chunk: int) -> int:
+    """Fill the partial cache with the best chunks, up to `budget` tokens; return how many tokens were scored.
+
+    `queries` [layers, heads, head_dim] are those of the newest token. Only whole chunks are scored.
+    """
+    built = len(full) // chunk * chunk
+    fill(middle, full, 0, choose(full, queries, built, chunk)[..., :budget])
+    return built
+
+
+def follow(middle: ShortCache, full: Cache, built: int, budget: int) -> None:
+    """Let the tokens after the first `built` stand at the partial cache's end, for its least important ones."""
+    newest = torch.arange(built, len(full), device=middle.model.device)
+    fill(middle, full, min(built, budget - len(newest)), newest.expand(middle.model.shape.layers, 1, -1))
 
 
 def choose(full: Cache, queries: Tensor, built: int, chunk: int) -> Tensor:
@@ -185,7 +184,7 @@ def choose(full: Cache, queries: Tensor, built: int, chunk: int) -> Tensor:
 
     They come chunk by chunk: the first chunk, then by the score of the mean key.
     """
-    keys = torch.stack([entries(full, layer)[0][:, :built] for layer in range(len(queries))])
+    keys = torch.stack([full.entries(layer)[0][:, :built] for layer in range(len(queries))])
     means = keys.unflatten(2, (built // chunk, chunk)).mean(3)  # [layers, kv_heads, chunks, head_dim]
     query = queries.unflatten(1, (keys.shape[1], -1)).sum(2)  # [layers, kv_heads, head_dim]
     score = (means * query[:, :, None]).sum(-1)
@@ -200,7 +199,7 @@ def fill(middle: ShortCache, full: Cache, keep: int, places: Tensor) -> None:
     """
     middle.cache.crop(keep)
     for layer, chosen in enumerate(places):
-        k, v = entries(full, layer)
+        k, v = full.entries(layer)
         rows = chosen[..., None].expand(len(k), -1, k.shape[-1])
         middle.cache.append(layer, k.gather(1, rows), v.gather(1, rows))
     middle.dropped = len(full) - len(middle.cache)
@@ -212,7 +211,7 @@ def slide(window: ShortCache, length: int, sinks: int, recent: int) -> None:
     surplus = len(window.cache) - sinks - recent
     if surplus > 0:
         for layer in range(window.model.shape.layers):
-            k, _ = entries(window.cache, layer)
+            k, _ = window.cache.entries(layer)
             k[:, :sinks] = rotate(k[:, :sinks], window.model.turn(0, 1, torch.tensor([surplus])))
         window.cache.keep(0, [*range(sinks), *range(sinks + surplus, len(window.cache))])
         window.dropped += surplus
@@ -223,6 +222,24 @@ def check_sizes(budget: int, chunk: int, stride: int, others: tuple[int, int, in
     if min(chunk, stride, *others) < 1 or budget < max(2 * chunk, stride):
         found = f"chunk, stride, gamma_2, sinks, recent are {(chunk, stride, *others)} and budget is {budget}"
         raise ValueError(f"{found}; all must be at least 1, and budget hold two chunks and a stride")
+
+
+class ShortCache:
+    """A model whose cache has dropped part of the text; `len` counts the tokens read, as if none were missing."""
+
+    def __init__(self, model: LanguageModel, dropped: int = 0) -> None:
+        self.model, self.cache, self.dropped = model, model.new_cache(), dropped
+
+    def __len__(self) -> int:
+        return len(self.cache) + self.dropped
+
+    def __call__(self, tokens: Sequence[int], _own: ShortCache | None = None, *, last: int = 1) -> Tensor:
+        """Logits [last, vocab] after `tokens`, at their true positions; called like a model with itself as cache."""
+        return self.model(tokens, self.cache, last=last, positions=len(self) + torch.arange(len(tokens)))
+
+    def crop(self, length: int) -> None:
+        """Forget every token from `length` on, counted in the text."""
+        self.cache.crop(length - self.dropped)
 
 
 def example() -> dict[str, Any]:

@@ -32,6 +32,7 @@ from reference_impls.speculative_decoding import (  # noqa: E402
     rest,
     specinfer,
 )
+from reference_impls.speculative_decoding import cascade_speculative_drafting as cascade  # noqa: E402
 from reference_impls.speculative_decoding import speculative_decoding_leviathan as leviathan  # noqa: E402
 from reference_impls.speculative_decoding import speculative_sampling_chen as chen  # noqa: E402
 from reference_impls.testing import SUITES, Scene, options  # noqa: E402
@@ -400,3 +401,32 @@ def test_a_model_that_is_partly_on_disk_stays_where_it_is(tmp_path):
     assert {parameter.device.type for parameter in spread.parameters()} == {"meta", "cpu"}
     wanted = theirs(model, PROMPT, 8)
     assert autoregressive.generate(target, PROMPT, 8, sampler=Sampler(0)).tokens == wanted
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt", "gptj"])
+@torch.inference_mode()
+def test_drafts_end_at_the_last_position_of_the_target_and_of_the_drafter(name):
+    """Whole texts up to the last token that plain decoding can write, whichever model ends first."""
+    sizes = FAMILIES.get(name, {"n_inner": None, "rotary_dim": 4})
+    target = TransformersModel(made(name, max_position_embeddings=16, **sizes))
+    short = TransformersModel(made(name, max_position_embeddings=12, **sizes))
+    assert target.shape.positions == 16
+    wanted = autoregressive.generate(target, PROMPT, 9, sampler=Sampler(0)).tokens
+    chains = {leviathan: {}, chen: {}, block_verification: {}, bild: {"fallback": 0.0, "rollback": 0.0}}
+    for drafter in (target, short):
+        for method, more in chains.items():
+            own = {"drafter": drafter, "sampler": Sampler(0), "gamma": 4, **more}
+            assert method.generate(target, PROMPT, 9, **own).tokens == wanted
+        own = {"drafters": [drafter], "sampler": Sampler(0)}
+        assert specinfer.generate(target, PROMPT, 9, expansion=(2, 1, 1), **own).tokens == wanted
+        table = cascade.MaxGram(target.shape)
+        options = own | {"max_gram": table, "k_matrix": ((2, 1), (0, 1))}
+        assert cascade.generate(target, PROMPT, 9, **options).tokens == wanted
+    store = rest.Datastore([*PROMPT, *wanted])
+    assert rest.generate(target, PROMPT, 9, datastore=store, sampler=Sampler(0)).tokens == wanted
+    with pytest.raises(ValueError, match="has 16 positions, and the text is 17 tokens long"):
+        autoregressive.generate(target, PROMPT, 10, sampler=Sampler(0))
+
+
+def test_a_model_that_computes_its_positions_has_no_last_one():
+    assert TransformersModel(made("llama")).shape.positions is None

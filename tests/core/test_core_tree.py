@@ -53,10 +53,24 @@ def test_layout_of_the_example(tree):
     ]
 
 
-def test_the_empty_tree_is_the_root_alone():
-    depths, visible = Tree().layout()
-    assert depths.tolist() == [0]
-    assert visible.tolist() == [[True]]
+def test_the_empty_tree_is_the_chain_of_unseen_tokens_which_needs_no_mask():
+    for roots in (1, 3):
+        depths, visible = Tree().layout(roots)
+        assert depths.tolist() == list(range(roots))
+        assert visible is None
+
+
+def test_every_tree_has_lists_of_its_own():
+    first, second = Tree(), Tree()
+    first.add(3)
+    assert (second.tokens, second.parents) == ([], [])
+
+
+def test_a_guess_that_a_broken_drafter_made_is_no_node():
+    tree = Tree()
+    with pytest.raises(ValueError, match="the drafter's logits are not finite"):
+        tree.add(-1)
+    assert len(tree) == 0
 
 
 def tree_pass(model, tree):

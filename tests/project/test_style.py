@@ -77,20 +77,54 @@ def f():
     assert sorted(code_lines(source)) == [7, 8, 11, 13, 14, 15]
 
 
+def definitions(path: Path) -> list[Function | ast.ClassDef]:
+    """The functions and classes of a file, from top to bottom."""
+    return [node for node in tree(path).body if isinstance(node, Function | ast.ClassDef)]
+
+
+def decoding(path: Path) -> list[Function | ast.ClassDef]:
+    """What decodes: all that stands between the imports and `example`, but for what refuses wrong options."""
+    nodes = definitions(path)
+    before = nodes[: [node.name for node in nodes].index("example")]
+    return [node for node in before if not node.name.startswith("check_")]
+
+
 @each_method
-def test_method_keeps_its_budget(path: Path) -> None:
-    module = tree(path)
-    trained = any(
-        (isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith("Module") for base in node.bases))
-        or (isinstance(node, ast.FunctionDef) and node.name == "loss")
-        for node in module.body
-    )
-    assert len(code_lines(path.read_text(encoding="utf-8"))) <= (160 if trained else 120)
+def test_method_keeps_its_budgets(path: Path) -> None:
+    """At most 160 lines of code, of which 90 decode.
+
+    Signatures are left out of the 90: the formatter gives every parameter a line, and nobody has to follow them.
+    """
+    lines = code_lines(path.read_text(encoding="utf-8"))
+    assert len(lines) <= 160
+    bodies = [part for node in decoding(path) for part in ast.walk(node) if isinstance(part, Function)]
+    bodies += [node for node in decoding(path) if isinstance(node, ast.ClassDef)]
+    inside = {n for node in bodies for n in range(node.body[0].lineno, (node.end_lineno or 0) + 1)}
+    heads = {n for node in bodies if isinstance(node, Function) for n in range(node.lineno, node.body[0].lineno)}
+    assert len(lines & inside - heads) <= 90
+
+
+@each_method
+def test_method_stands_in_reading_order(path: Path) -> None:
+    """`generate`, its helpers, modules, `example`; then what trains and calibrates."""
+    names = [node.name for node in definitions(path)]
+    assert names[0] == "generate"
+    assert "loss" not in names[: names.index("example")]
+    modules = [any(ast.unparse(b).endswith("Module") for b in getattr(node, "bases", [])) for node in decoding(path)]
+    assert modules == sorted(modules), "a module stands before a helper that decodes"
+
+
+@each_method
+def test_right_above_each_loop_stands_what_holds_between_its_turns(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    generate = definitions(path)[0]
+    loops = [node.lineno for node in generate.body if isinstance(node, ast.While)]
+    assert all(lines[line - 2].startswith("    # ") for line in loops)
 
 
 def test_core_keeps_its_budget() -> None:
     sizes = {name: len(code_lines(path.read_text(encoding="utf-8"))) for name, path in CORE.items()}
-    assert sum(sizes.values()) <= 800, sizes
+    assert max(sizes.values()) <= 150, sizes
 
 
 @each_file

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from accelgen.measuring.counterexamples import bild_law
 from reference_impls.baselines.autoregressive import generate as autoregressive
+from reference_impls.core.cache import Cache
 from reference_impls.core.generation import Generation
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -19,8 +21,8 @@ from reference_impls.speculative_decoding.bild import count_kept, generate, loss
 from reference_impls.testing import SUITES
 from reference_impls.testing.case import Scene
 from reference_impls.testing.checks import Check
-from reference_impls.testing.laws import autoregressive_law, total_variation
-from reference_impls.testing.tiny import BUILDERS, flat_model, varied_model
+from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
+from reference_impls.testing.tiny import BUILDERS, flat_model, language_model, varied_model
 
 LIMIT = 20
 
@@ -201,3 +203,41 @@ def test_a_threshold_that_means_nothing_is_one_sentence(wrong: dict[str, Any]) -
     target, drafter = pair()
     with pytest.raises(ValueError, match=r"must be (0 or more|a number)"):
         generate(target, [0], 3, drafter=drafter, sampler=Sampler(0), **wrong)
+
+
+class Fixed(nn.Module):
+    """A model whose next token never depends on the text."""
+
+    def __init__(self, logits: Sequence[float]) -> None:
+        super().__init__()
+        self.row, self.shape = torch.tensor(logits), language_model(len(logits)).shape
+        self.layers = language_model(len(logits))
+
+    def new_cache(self) -> Cache:
+        return self.layers.new_cache()
+
+    def forward(self, tokens: Sequence[int], cache: Cache, *, last: int) -> Tensor:
+        self.layers(tokens, cache)
+        return self.row.repeat(last, 1)
+
+
+def test_with_rollback_0_the_law_is_the_targets_where_the_untempered_law_rounds_to_certainty() -> None:
+    """The drafter is certain of token 0, and softmax(40, 0) is 1 in single precision; at temperature 10 it is .982."""
+    target, drafter = Fixed([40.0, 0.0]), Fixed([90.0, 0.0])
+    own = {"drafter": drafter, "fallback": 0.0, "rollback": 0.0, "gamma": 1}
+    law = exact_law(lambda s: generate(target, [0], 2, sampler=s, **own), temperature=10.0)  # type: ignore[arg-type]
+    p = 1 / (1 + math.exp(-4))
+    wanted = {(a, b): (p, 1 - p)[a] * (p, 1 - p)[b] for a in range(2) for b in range(2)}
+    assert total_variation(law, wanted) < 1e-6
+
+
+@pytest.mark.parametrize(("rollback", "kept"), [(0.0, 0), (1e9, 0), (math.inf, 1)])
+def test_only_an_infinite_rollback_keeps_what_is_impossible_to_the_target(rollback: float, kept: int) -> None:
+    logits = torch.tensor([[-math.inf, 0.0], [-math.inf, 0.0]])
+    assert int(count_kept([0], torch.tensor([1, 1]), logits, rollback)) == kept
+
+
+def test_a_broken_drafter_is_named() -> None:
+    own = {"drafter": Fixed([math.nan, 0.0]), "gamma": 2}
+    with pytest.raises(ValueError, match="the drafter's logits are not finite"):
+        generate(Fixed([1.0, 0.0]), [0], 3, sampler=Sampler(), **own)  # type: ignore[arg-type]

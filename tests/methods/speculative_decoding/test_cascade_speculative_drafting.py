@@ -233,6 +233,24 @@ def test_the_longest_match_is_the_one_that_a_full_search_finds():
                 assert longest_match(text) == scan(text)
 
 
+def test_the_search_for_the_longest_match_is_linear():
+    """By counting how often the text is looked at, where everything repeats and where only the last token does not."""
+
+    class Watched(list):
+        looks = 0
+
+        def __getitem__(self, place):
+            if isinstance(place, slice):
+                return Watched(super().__getitem__(place))
+            Watched.looks += 1
+            return super().__getitem__(place)
+
+    for text in ([1] * 1000, [1] * 999 + [2], [1, 2] * 500, [1] * 500 + [2] + [1] * 499):
+        Watched.looks = 0
+        assert longest_match(Watched(text)) == scan(text)
+        assert Watched.looks <= 6 * len(text)
+
+
 def test_max_gram_copies_what_followed_and_goes_on_by_its_table():
     model = max_gram(11)
     follow = model.successor.tolist()

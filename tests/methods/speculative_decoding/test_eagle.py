@@ -14,7 +14,6 @@ from reference_impls.speculative_decoding.eagle import (
     CHOICES,
     EagleDrafter,
     check_choices,
-    children,
     generate,
     grow,
     loss,
@@ -62,21 +61,6 @@ def test_the_law_of_wide_trees_is_the_targets(vocab, choices, settings):
     target = flat_model(vocab)
     drafter = randomised(EagleDrafter, target.shape)
     assert total_variation(*laws(target, drafter, 5 - vocab, choices, **settings)) < 1e-6
-
-
-def test_children_are_drawn_without_replacement_and_come_with_their_laws():
-    q = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
-    found = exact_law(lambda sampler: eagle.Generation(children(sampler, q.log()[None], 2)[0][0].tolist()))
-    wanted = {(x, y): float(q[x] * q[y] / (1 - q[x])) for x in range(3) for y in range(3) if x != y}
-    assert total_variation(found, wanted) < 1e-12
-    tokens, laws = children(Sampler(1.0, seed=1), q.log().expand(5, 3), 3)
-    assert tokens.sort().values.tolist() == [[0, 1, 2]] * 5
-    for row, law in zip(tokens.tolist(), laws, strict=True):
-        assert torch.allclose(law[0], q)
-        left = q.clone()
-        for i, token in enumerate(row):
-            assert torch.allclose(law[i], left / left.sum())
-            left[token] = 0
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

@@ -305,3 +305,11 @@ def test_drawing_once_for_each_path_favours_what_was_guessed() -> None:
 def test_planning_gives_ranks_and_parents() -> None:
     tree = plan([(0,), (3,), (3, 1)], 3, 5)
     assert (tree.tokens, tree.parents) == ([0, 3, 1], [-1, -1, 1])
+
+
+def test_every_step_has_lists_of_its_own() -> None:
+    target = varied_model()
+    steps = generate(target, [5], 9, heads=heads_of(target, 3), sampler=Sampler(0)).steps
+    before = steps[2].parents[:]
+    steps[1].parents.append(99)
+    assert steps[2].parents == before

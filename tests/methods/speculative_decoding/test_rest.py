@@ -100,20 +100,20 @@ def test_a_datastore_with_the_text_itself_gives_the_best_tokens_per_pass(gamma: 
     store = Datastore(torch.tensor(text, dtype=torch.int16))
     run = generate(scene.target, scene.prompt, 22, datastore=store, sampler=Sampler(0), gamma=gamma)
     assert run.tokens == text[4:26]
-    assert [step.kept for step in run.steps[:-1]] == [gamma] * (len(run.steps) - 1)
-    assert run.passes == -(-22 // (gamma + 1))
+    assert [step.kept for step in run.steps[:-1]] == [0] + [gamma] * (len(run.steps) - 2)
+    assert run.passes == 1 + -(-21 // (gamma + 1))  # the first one reads the prompt
 
 
 def test_a_second_branch_can_be_the_one_that_is_kept() -> None:
     """The commoner continuation is wrong, the rarer one right: the cache must keep nodes that are no prefix."""
     scene = Scene(varied_model(), [5, 3, 8, 1], guess="perfect")
     text = Foresight(0, scene).tokens
-    wrong = [*scene.prompt, *((token + 1) % 11 for token in text[4:8])]
+    wrong = [*text[:5], *((token + 1) % 11 for token in text[5:9])]
     store = Datastore([*wrong, *wrong, *text])
     run = generate(scene.target, scene.prompt, 16, datastore=store, sampler=Sampler(0), gamma=4)
     assert run.tokens == text[4:20]
-    assert run.steps[0].kept == 4
-    assert len(run.steps[0].drafted) == 8
+    assert run.steps[1].kept == 4
+    assert len(run.steps[1].drafted) == 8
 
 
 def published(target: object, prompt: list[int], tree: Tree, sampler: Sampler) -> Generation:

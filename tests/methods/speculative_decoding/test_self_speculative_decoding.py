@@ -46,7 +46,7 @@ def test_a_skipped_half_adds_nothing_and_stores_nothing() -> None:
     with torch.inference_mode():
         target(PROMPT, cache)
         before = cache._store[:, :, :, :4].clone()
-        found = torch.stack([sketch(target, token, cache, (1,), (0, 2)) for token in (7, 9)])
+        found = torch.stack([sketch(target, token, cache, ((1,), (0, 2))) for token in (7, 9)])
         for layer, half in ((1, "attention.out"), (0, "down"), (2, "down")):
             target.blocks[layer].get_parameter(half).zero_()  # a half that writes zeros is a half left out
         silent = target.new_cache()
@@ -111,7 +111,7 @@ def test_a_draft_ends_with_the_first_token_that_is_unsure() -> None:
             target(tokens[:-1], cache)
             sure = []
             for token, following in pairwise([tokens[-1], *step.drafted]):
-                logits = sketch(target, token, cache, *skips.values())
+                logits = sketch(target, token, cache, tuple(skips.values()))
                 assert int(logits.argmax()) == following
                 sure.append(float(logits.softmax(-1).max()))
         assert all(each >= 0.2 for each in sure[:-1])
@@ -221,3 +221,8 @@ def test_speed_counts_what_is_run() -> None:
         "acceptance": run.acceptance,
         "draft_length": run.draft_passes / sum(bool(step.drafted) for step in run.steps),
     })  # fmt: skip
+
+
+def test_an_empty_prompt_is_one_sentence():
+    with pytest.raises(ValueError, match="the prompt or source is empty"):
+        generate(language_model(), [], 3, sampler=Sampler(0), **NOTHING)

@@ -8,13 +8,14 @@ import torch.nn.functional as F
 
 from reference_impls import zoo
 from reference_impls.core.generation import Generation
+from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.tree import Tree
 from reference_impls.core.verify import residual, verify_tree
 from reference_impls.speculative_decoding import specinfer, speculative_sampling_chen
 from reference_impls.speculative_decoding.specinfer import generate, grow, loss, merge
 from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
-from reference_impls.testing.tiny import flat_model, language_model, varied_model
+from reference_impls.testing.tiny import flat_model, language_model, seeded, varied_model
 
 PROMPT = [5, 3, 8, 1]
 P = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
@@ -26,13 +27,13 @@ def drafters_for(vocab, count):
 
 
 @pytest.fixture
-def one_step(monkeypatch):
-    """Every run ends after its first step."""
+def one_tree(monkeypatch):
+    """Every run ends after its first tree, which is that of the second step: the first one reads the prompt."""
 
     def add(self, step, _limit, _eos=None):
         self.tokens += step.emitted
         self.steps.append(step)
-        return False
+        return not step.drafted
 
     monkeypatch.setattr(Generation, "add", add)
 
@@ -48,7 +49,7 @@ def completed(law, target, prompt, length):
     return found
 
 
-@pytest.mark.usefixtures("one_step")
+@pytest.mark.usefixtures("one_tree")
 @pytest.mark.parametrize(
     ("vocab", "count", "expansion"),
     [(3, 1, (2, 1)), (3, 2, (1, 1)), (2, 2, (2, 1)), (2, 3, (1, 1)), (3, 3, (1,)), (2, 1, (1, 2, 1))],
@@ -56,7 +57,7 @@ def completed(law, target, prompt, length):
 def test_a_step_of_one_two_and_three_drafters_has_the_law_of_the_target(vocab, count, expansion):
     target, drafters = flat_model(vocab), drafters_for(vocab, count)
     law = exact_law(lambda s: generate(target, [0, 1], 9, drafters=drafters, sampler=s, expansion=expansion))
-    length = len(expansion) + 1
+    length = len(expansion) + 2
     assert 1 < len({len(text) for text in law}) <= max(map(len, law)) == length
     wanted = autoregressive_law(target, [0, 1], length)
     assert total_variation(completed(law, target, [0, 1], length), wanted) < 1e-12
@@ -68,23 +69,26 @@ def test_the_law_of_several_steps_of_two_drafters_is_the_targets():
     assert total_variation(law, autoregressive_law(target, [0, 1], 3)) < 1e-12
 
 
-@pytest.mark.usefixtures("one_step")
+@pytest.mark.usefixtures("one_tree")
 def test_one_drafter_and_one_child_a_node_is_speculative_sampling():
     target, (drafter,) = flat_model(), drafters_for(3, 1)
-    chain = {"drafter": drafter, "gamma": 2}
+    found = exact_law(lambda s: with_kept(generate(target, [0, 1], 9, drafters=[drafter], sampler=s, expansion=(1, 1))))
+    wanted, own = {}, {"drafter": drafter, "gamma": 2}
+    for (token,), chance in autoregressive_law(target, [0, 1], 1).items():
+        prompt = [0, 1, token]  # what the first step, which drafts nothing, has left
+        law = exact_law(
+            lambda s, prompt=prompt: with_kept(speculative_sampling_chen.generate(target, prompt, 9, sampler=s, **own))
+        )
+        wanted |= {(kept, token, *text): chance * share for (kept, *text), share in law.items()}
+    assert total_variation(found, wanted) < 1e-12
 
-    def kept_first(result):
-        return Generation([result.steps[0].kept, *result.tokens])
 
-    laws = [
-        exact_law(lambda s: kept_first(generate(target, [0, 1], 9, drafters=[drafter], sampler=s, expansion=(1, 1)))),
-        exact_law(lambda s: kept_first(speculative_sampling_chen.generate(target, [0, 1], 9, sampler=s, **chain))),
-    ]
-    assert total_variation(*laws) < 1e-12
+def with_kept(result):
+    return Generation([result.steps[-1].kept, *result.tokens])
 
 
 def trees(model, sampler, drafters, expansion):
-    return [grow(drafter, PROMPT, drafter.new_cache(), expansion, sampler) for drafter in [model, *drafters]]
+    return [grow(sampler, drafter, PROMPT, drafter.new_cache(), expansion) for drafter in [model, *drafters]]
 
 
 def path_tokens(tree, node):
@@ -94,7 +98,8 @@ def path_tokens(tree, node):
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_drafter_draws_each_child_from_its_law_over_what_the_elder_siblings_left(temperature):
     sampler, drafter = Sampler(temperature, seed=3), varied_model()
-    tree, q = grow(drafter, PROMPT, drafter.new_cache(), (2, 1, 3), sampler)
+    tree, laws = grow(sampler, drafter, PROMPT, drafter.new_cache(), (2, 1, 3))
+    q = torch.cat(laws)
     depths = [len(tree.path(node)) for node in range(len(tree))]
     assert [depths.count(depth) for depth in (1, 2, 3)] == [2, 2, 6]
     for node, parent in enumerate(tree.parents):
@@ -140,11 +145,11 @@ def test_every_cache_keeps_what_it_has_seen_of_the_accepted_path(temperature, mo
     target, other = varied_model(), language_model(11, seed=5)
     caches, lengths, step_of = {}, [], specinfer.grow
 
-    def watched(drafter, tokens, cache, expansion, sampler):
+    def watched(sampler, drafter, tokens, cache, widths):
         caches[id(cache)] = (drafter, cache)
         if drafter is target:
             lengths.append((len(cache), len(tokens)))
-        return step_of(drafter, tokens, cache, expansion, sampler)
+        return step_of(sampler, drafter, tokens, cache, widths)
 
     monkeypatch.setattr(specinfer, "grow", watched)
     options = {"drafters": [other, target], "expansion": (2, 1, 1)}
@@ -158,9 +163,10 @@ def test_every_cache_keeps_what_it_has_seen_of_the_accepted_path(temperature, mo
         for layer in range(drafter.shape.layers):
             torch.testing.assert_close(cache._store[layer, :, :, :n], fresh._store[layer, :, :, :n])
     if temperature == 0:  # the target drafts for itself: all is kept, and only the last guess and the extra are unseen
-        assert [step.kept for step in result.steps] == [3] * 4 + [1]
-        assert all(tokens - held == 2 for held, tokens in lengths[1:])
-        assert all(later[1] - earlier[1] == 4 for earlier, later in pairwise(lengths))
+        assert [step.kept for step in result.steps] == [0] + [3] * 4
+        assert lengths[:2] == [(0, len(PROMPT)), (0, len(PROMPT) + 1)]  # nothing is drafted before the prompt is read
+        assert all(tokens - held == 2 for held, tokens in lengths[2:])
+        assert all(later[1] - earlier[1] == 4 for earlier, later in pairwise(lengths[1:]))
 
 
 def first_token(p, tree, q):
@@ -253,6 +259,48 @@ def test_boosting_weighs_what_the_earlier_drafters_miss():
     assert all(model.embedding.grad is None for model in (target, *earlier))
 
 
+class Narrow(LanguageModel):
+    """A drafter that gives no chance to the tokens from 2 on."""
+
+    def logits(self, x):
+        found = super().logits(x)
+        found[..., 2:] = -torch.inf
+        return found
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_drafter_with_fewer_possible_tokens_than_children_drafts_those_it_has(temperature):
+    with seeded(7):
+        drafter = Narrow(language_model(5).shape).double()
+    tree, laws = grow(Sampler(temperature, seed=1), drafter, [0, 1], drafter.new_cache(), (3, 4))
+    assert [sorted(tree.tokens[node] for node in tree.children(node)) for node in (-1, 0, 1)] == [[0, 1]] * 3
+    assert [len(law) for law in laws] == [2, 2, 2]
+
+
+@pytest.mark.usefixtures("one_tree")
+def test_the_law_is_the_targets_where_the_drafter_has_fewer_possible_tokens_than_children():
+    target = flat_model()
+    with seeded(7):
+        drafters = [Narrow(target.shape).double(), *drafters_for(3, 1)]
+    for own in (drafters[:1], drafters):
+        law = exact_law(lambda s, own=own: generate(target, [0, 1], 9, drafters=own, sampler=s, expansion=(3,)))
+        assert total_variation(completed(law, target, [0, 1], 3), autoregressive_law(target, [0, 1], 3)) < 1e-12
+
+
+def test_every_token_is_read_once_by_the_target_and_the_last_one_again_by_each_pass_of_a_drafter():
+    read = []
+
+    class Counting(LanguageModel):
+        def embed(self, tokens):
+            read.append(len(tokens))
+            return super().embed(tokens)
+
+    drafter = Counting(language_model(11).shape).double()
+    prompt = [5, 3, 8, 1] * 25
+    generate(varied_model(), prompt, 2, drafters=[drafter], sampler=Sampler(0), expansion=(1,) * 8)
+    assert read == [101, *range(2, 9)]  # the prompt and the first token; then the last one and what was drafted
+
+
 def test_nobody_to_draft_is_one_sentence():
     with pytest.raises(ValueError, match="drafters are empty"):
         generate(varied_model(), PROMPT, 3, drafters=[], sampler=Sampler(0))
@@ -261,3 +309,11 @@ def test_nobody_to_draft_is_one_sentence():
 def test_two_drafters_cover_more_than_the_first_alone():
     covered = zoo.manifest()["drafter-boosted"]["quality"]["held_out_coverage"]
     assert covered["one of the two"] > covered["drafter"] + 0.02
+
+
+def test_a_broken_drafter_is_named():
+    target, drafter = varied_model(), language_model(11)
+    with torch.no_grad():
+        drafter.embedding.fill_(torch.nan)
+    with pytest.raises(ValueError, match="the drafter's logits are not finite"):
+        generate(target, PROMPT, 3, drafters=[drafter], sampler=Sampler(0))

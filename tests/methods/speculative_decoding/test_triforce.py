@@ -20,9 +20,10 @@ from reference_impls.speculative_decoding import triforce
 from reference_impls.speculative_decoding.triforce import (
     ShortCache,
     choose,
-    entries,
     fill,
+    follow,
     generate,
+    retrieve,
     run_with_queries,
     slide,
 )
@@ -43,16 +44,14 @@ def grouped_model(layers: int = 3) -> LanguageModel:
 def read(model: LanguageModel, tokens: list[int]) -> tuple[Cache, Tensor]:
     """The full cache of `tokens`, and the queries [layers, heads, head_dim] of the last one."""
     cache = model.new_cache()
-    return cache, run_with_queries(model, tokens, cache)[1][:, :, -1]
+    return cache, run_with_queries(model, tokens, cache, 1)[1][:, :, -1]
 
 
 def partial(model: LanguageModel, tokens: list[int], budget: int, chunk: int) -> ShortCache:
     """The middle level's cache right after a retrieval."""
     cache, queries = read(model, tokens)
-    built, middle = len(cache) // chunk * chunk, ShortCache(model)
-    fill(middle, cache, 0, choose(cache, queries, built, chunk)[..., :budget])
-    newest = torch.arange(built, len(cache)).expand(model.shape.layers, 1, -1)
-    fill(middle, cache, min(built, budget - newest.shape[-1]), newest)
+    middle = ShortCache(model)
+    follow(middle, cache, retrieve(middle, cache, queries, budget, chunk), budget)
     return middle
 
 
@@ -86,9 +85,9 @@ def test_the_middle_level_says_its_true_law() -> None:
 
     def run(sampler: Sampler) -> Generation:
         middle, window = partial(target, prompt[:-1], 2, 1), ShortCache(drafter)
-        draft, p_hat = triforce.speculate(sampler, prompt, (middle, window), 1, 2)
-        laws = torch.cat(p_hat)
+        draft, laws, passes = triforce.speculate(sampler, prompt, middle, window, gamma=1, gamma_2=2)
         assert len(laws) == len(draft) >= 2
+        assert passes in (2, 4)  # one pass of each level a round
         for i in range(2):
             known = said.setdefault(tuple(draft[:i]), laws[i])
             assert torch.allclose(known, laws[i], atol=1e-12)
@@ -139,7 +138,7 @@ def test_chunks_are_those_of_a_scan_for_each_layer_and_head() -> None:
     assert found.shape == (3, 2, len(PROMPT))
     orders = set()
     for layer in range(3):
-        k, _ = entries(cache, layer)
+        k, _ = cache.entries(layer)
         for head in range(2):
             score: dict[int, float] = {0: float("inf")}
             for i in range(1, len(PROMPT) // chunk):
@@ -175,7 +174,7 @@ def test_new_tokens_replace_the_least_important() -> None:
     fill(middle, cache, 6 - 3, torch.arange(14, 17).expand(3, 1, -1))
     assert len(middle) == len(text)
     for layer in range(3):
-        whole, part = entries(cache, layer), entries(middle.cache, layer)
+        whole, part = cache.entries(layer), middle.cache.entries(layer)
         for head in range(2):
             wanted = [*order[layer, head, :3].tolist(), 14, 15, 16]
             for full, found in zip(whole, part, strict=True):
@@ -223,7 +222,7 @@ def test_after_every_step_all_caches_hold_what_they_should(temperature: float, m
         honest_fill(middle, full, *given)
         caches.append(full)
         assert len(middle.cache) <= SMALL["budget"]
-        filled.append(torch.equal(entries(middle.cache, 0)[0][:, -1], entries(full, 0)[0][:, -1]))
+        filled.append(torch.equal(middle.cache.entries(0)[0][:, -1], full.entries(0)[0][:, -1]))
 
     for name, spy in {"slide": spy_slide, "choose": spy_choose, "fill": spy_fill}.items():
         monkeypatch.setattr(triforce, name, spy)
@@ -234,7 +233,7 @@ def test_after_every_step_all_caches_hold_what_they_should(temperature: float, m
     with torch.inference_mode():
         target(text[:length], fresh)
         for layer in range(3):
-            for found, wanted in zip(entries(full, layer), entries(fresh, layer), strict=True):
+            for found, wanted in zip(full.entries(layer), fresh.entries(layer), strict=True):
                 assert torch.allclose(found[:, :length], wanted, atol=1e-12)
         for seen, queries in zip(retrievals, asked, strict=True):
             assert torch.allclose(queries, read(target, text[:seen])[1], atol=1e-12)
@@ -266,6 +265,13 @@ def test_the_text_is_greedy_whatever_the_small_caches_miss(prompt: list[int]) ->
     for drafter in (language_model(11, layers=1, seed=1001), Erring.of(varied_model()), varied_model()):
         run = generate(varied_model(), prompt, 25, drafter=drafter, sampler=Sampler(0), **SMALL)
         assert run.tokens == decode(varied_model(), prompt, 25, sampler=Sampler(0)).tokens
+
+
+def test_of_an_empty_prompt_nothing_is_generated_for_a_limit_of_0_and_else_it_is_one_sentence() -> None:
+    target = varied_model()
+    assert generate(target, [], 0, drafter=target, sampler=Sampler(0)).steps == []
+    with pytest.raises(ValueError, match="the prompt or source is empty"):
+        generate(target, [], 1, drafter=target, sampler=Sampler(0))
 
 
 ZERO = [{name: 0} for name in ("gamma_2", "chunk", "sinks", "recent", "stride")]

@@ -1,0 +1,77 @@
+"""Guesses and the laws that they were drawn from: a chain of them, or several for one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence, Sized
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reference_impls.core.sampling import Sampler
+
+
+def draft_chain(
+    sampler: Sampler, drafter: Callable[..., Tensor], tokens: Sequence[int], cache: Sized, gamma: int
+) -> tuple[list[int], list[Tensor]]:
+    """`gamma` guesses after `tokens`, one pass of the drafter for each, and the laws q of them, each [vocab].
+
+    The drafter is called as `drafter(unseen, cache, last=1)`; afterwards its cache holds all but the last guess.
+    """
+    text, q = list(tokens), list[Tensor]()
+    for _ in range(gamma):
+        q.append(sampler.probs(drafter(text[len(cache) :], cache, last=1)[0]))  # [vocab]
+        text.append(int(sampler.draw(q[-1])))
+        check_guesses(text[-1:])
+    return text[len(tokens) :], q
+
+
+def siblings(sampler: Sampler, logits: Tensor, width: int, *, replacement: bool = False) -> tuple[Tensor, Tensor]:
+    """`width` guesses [rows, width] for the place of each row of logits [rows, vocab], and their laws, q.
+
+    Row i of q [rows, width, vocab] is the law that a guess was drawn from, given its elders. Without replacement that
+    is the law of the tokens that they left, and at temperature 0 the guesses are the likeliest tokens. Where a law has
+    fewer tokens than wanted, the last one comes again and again: `verify_tree` never keeps it twice.
+    """
+    guesses, q = list[Tensor](), list[Tensor]()
+    for _ in range(width):
+        q.append(sampler.probs(logits))
+        guesses.append(sampler.draw(q[-1]))  # [rows]
+        if not replacement:
+            rest = logits.scatter(-1, guesses[-1].clamp(min=0)[:, None], -torch.inf)
+            logits = rest.where(rest.amax(-1, keepdim=True) > -torch.inf, logits)
+    return torch.stack(guesses, 1), torch.stack(q, 1)
+
+
+def one_hot(tokens: Tensor, vocab: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The laws [..., vocab] of guesses `tokens` [...] that were made without chance."""
+    law = torch.zeros(*tokens.shape, vocab, dtype=dtype, device=tokens.device)
+    return law.scatter_(-1, tokens[..., None], 1.0)
+
+
+def room(length: int, gamma: int, target: Any, *drafters: Any) -> int:
+    """How many of `gamma` guesses fit behind a text of `length` tokens, where the models' positions come to an end.
+
+    The target reads every guess; a drafter reads all but the last. `shape.positions` says how many a model has; where
+    it says none, there is no last one.
+    """
+    for unread, model in [(0, target), *((1, drafter) for drafter in drafters)]:
+        positions = getattr(model.shape, "positions", None)
+        gamma = gamma if positions is None else min(gamma, positions + unread - length)
+    return max(0, gamma)
+
+
+def check_guesses(tokens: Iterable[int]) -> None:
+    """Raise ValueError for the impossible token that `Sampler.draw` makes from logits that are not finite."""
+    if any(token < 0 for token in tokens):
+        raise ValueError("the drafter's logits are not finite (NaN or infinite): check the drafter")
+
+
+def check_draft(gamma: int, *models: Any) -> None:
+    """Raise ValueError for a draft length below 1 or for models that do not share one vocabulary."""
+    if gamma < 1:
+        raise ValueError(f"gamma is {gamma}; draft at least 1 token a step, or use autoregressive decoding")
+    sizes = [model.shape.vocab for model in models]
+    if len(set(sizes)) > 1:
+        found = " and ".join(map(str, sizes))
+        raise ValueError(f"target and drafter have vocabularies of {found} tokens; they must share one tokenizer")
