@@ -6,6 +6,15 @@ import pytest
 
 from reference_impls.core.generation import Generation, Step
 
+MUTANTS = [
+    ("end-inside-a-draft-ignored", "if eos in step.emitted:", "if step.emitted and eos == step.emitted[-1]:"),
+    ("end-token-dropped", "step.emitted.index(eos) + 1", "step.emitted.index(eos)"),
+    ("limit-overrun", "room = limit - len(self.tokens)", "room = limit"),
+    ("kept-not-cut", "min(step.kept, len(step.emitted))", "step.kept"),
+    ("layers-not-cut", "step.layers[:room]", "step.layers"),
+    ("impossible-token-added", "if any(token < 0 for", "if any(token < -1 for"),
+]
+
 
 def test_add_says_whether_there_is_more_to_generate():
     result = Generation()

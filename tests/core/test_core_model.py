@@ -7,6 +7,19 @@ from reference_impls.core.layers import Shape, attention_mask
 from reference_impls.core.model import LanguageModel
 from reference_impls.testing import language_model
 
+MUTANTS = [
+    ("mask-computed-and-not-passed", "attention_mask(visible, past, x.", "attention_mask(None, past, x."),
+    ("chunk-without-a-mask", "if new == 1 or past == 0:", "if new >= 1:"),
+    ("past-closed", "F.pad(closed, (past, 0))", "F.pad(closed, (past, 0), value=float('-inf'))"),
+    ("positions-ignored", "slice(start, end) if positions is None else", "slice(start, start + new) if True else"),
+    ("every-call-starts-at-position-0", "slice(start, end) if", "slice(0, new) if"),
+    ("rotation-the-wrong-way", "torch.cat((-sin, sin), -1)", "torch.cat((sin, -sin), -1)"),
+    ("angles-spoil-training", "torch.inference_mode(False)", "torch.inference_mode(True)"),
+    ("attention-scaling-lost", "if shape.rope_scale != 1:", "if shape.rope_scale < 0:"),
+    ("propagation-without-the-norm", "project(block.attention_norm(x), turn)[1:]", "project(x, turn)[1:]"),
+    ("propagation-at-position-0", "self.turn(cache.length(layer), x.", "self.turn(0, x."),
+]
+
 TOKENS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 

@@ -28,6 +28,27 @@ from reference_impls.early_exiting.calm import (
 )
 from reference_impls.testing.tiny import language_model, randomised, varied_model
 
+MUTANTS = [
+    ("threshold-the-wrong-way-round", "classifier) >= least", "classifier) < least"),
+    (
+        "propagation-of-an-earlier-state",
+        "target.fill(x, cache,",
+        "target.fill(x if previous is None else previous, cache,",
+    ),
+    ("propagation-skips-a-layer", "layers=range(done, depth)", "layers=range(done + 1, depth)"),
+    ("depth-not-traced", "layers=[done]", "layers=[depth]"),
+    ("exit-ignored", "                break\n", "                pass\n"),
+    ("confidence-without-the-gap", "float(best - second)", "float(best)"),
+    ("classifier-read-for-no", "softmax(-1)[1]", "softmax(-1)[0]"),
+    ("threshold-grows", "math.exp(-decay", "math.exp(decay"),
+    (
+        "calibration-goes-on-after-a-failure",
+        "            break\n        chosen",
+        "            continue\n        chosen",
+    ),
+    ("layers-weighed-alike", "(layer + 1) * each", "each"),
+]
+
 DEPTH = 4
 
 

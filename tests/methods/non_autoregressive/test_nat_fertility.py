@@ -26,6 +26,46 @@ from reference_impls.non_autoregressive.nat_fertility import (
 from reference_impls.testing.laws import Exhaustive, exact_law, total_variation
 from reference_impls.testing.tiny import randomised, sequence_model
 
+MUTANTS = [
+    ("copied-one-place-late", "place, right=True)", "place, right=False)"),
+    ("plan-never-cut", ".clamp(max=limit)", ""),
+    ("plan-without-a-word", "ends = ends.where(ends[:, -1:] > 0, 1)", "pass"),
+    (
+        "place-sees-itself",
+        "~torch.eye(len(places), dtype=torch.bool, device=x.device) | alone",
+        "torch.ones(len(places), len(places), dtype=torch.bool) | alone",
+    ),
+    ("lone-word-sees-nothing", "device=x.device) | alone", "device=x.device)"),
+    ("no-positional-attention", "x = x + reorder(", "x = x + 0 * reorder("),
+    ("positional-attention-to-padding", "places.shape[-1:]), seen)", "places.shape[-1:]), None)"),
+    ("positional-attention-keeps-off-itself", "places.shape[-1:]), seen)", "places.shape[-1:]), seen_others)"),
+    ("copies-without-a-place", "dim=-2) + places", "dim=-2)"),
+    ("fertility-end-predicted", "[self.pad, self.end]]", "[self.pad]]"),
+    ("average-plan-rounded-down", ".round().long()", ".long()"),
+    (
+        "one-plan-drawn-for-all-samples",
+        "sampler.draw(sampler.probs(scores).expand(samples, -1, -1))",
+        "sampler.draw(sampler.probs(scores)).expand(samples, -1)",
+    ),
+    ("the-teachers-worst-text", "int(log_p.argmax())", "int(log_p.argmin())"),
+    ("texts-judged-by-their-mean", "int(log_p.argmax())", "int((log_p / (real.sum(-1) + 1)).argmax())"),
+    ("end-of-text-not-judged", "words.sum(-1) + log_p", "words.sum(-1) + 0 * log_p"),
+    ("teacher-sees-what-it-judges", "F.pad(texts, (1, 0), value=end)", "F.pad(texts, (0, 1), value=end)"),
+    ("padding-judged", ".sum(-1).where(real, 0)", ".sum(-1)"),
+    ("teachers-pass-not-counted", "passes=1 + (decoding ==", "passes=1 + 0 * (decoding =="),
+    ("teacher-hides-a-broken-model", "(certainty.sum(-1) + log_p).isfinite()", "log_p.isfinite()"),
+    (
+        "padding-has-a-fertility",
+        "scores[real], fertility[real].clamp(max=most)",
+        "scores.flatten(0, 1), fertility.flatten().clamp(max=most)",
+    ),
+    ("reward-of-the-wrong-sign", "(advantage * log_p)", "(-advantage * log_p)"),
+    ("reward-of-the-aligners-plan", "model.write(inputs, drawn, memory)", "model.write(inputs, fertility, memory)"),
+    ("baseline-of-the-drawn-plan", "average(scores) * real", "drawn"),
+    ("reward-centred-on-its-own-batch", "(advantage * log_p)", "((advantage - advantage.mean()) * log_p)"),
+    ("teacher-of-the-true-text", "taught, p, p.argmax(-1), places", "taught, p, target, places"),
+]
+
 PAD, END = 0, 1
 SOURCES = [5, 3, 8], [4], [7, 7, 10, 9, 6]
 each_source = pytest.mark.parametrize("source", SOURCES)

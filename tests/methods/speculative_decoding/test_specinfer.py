@@ -16,6 +16,30 @@ from reference_impls.speculative_decoding.specinfer import generate, grow, loss,
 from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
 from reference_impls.testing.tiny import flat_model, language_model, varied_model
 
+MUTANTS = [
+    ("children-picked-and-judged-as-drawn", "sampler.draw(laws[-1])", "laws[-1].argmax(-1)"),
+    ("siblings-may-repeat", "logits = logits.scatter(-1, drawn[-1].clamp(min=0)[:, None], -torch.inf)", "pass"),
+    ("drafter-sees-its-tree-twice", "        cache.crop(start)\n", ""),
+    ("paths-not-merged", "if (above, token) not in node_of:", "if True:"),
+    ("votes-judged-at-the-wrong-node", "p[rows]", "p[: len(rows)]"),
+    ("votes-taken-for-nodes", "path = [node_of[vote] for vote in found]", "path = found"),
+    (
+        "target-keeps-the-first-nodes",
+        "target_cache.keep(len(tokens), path)",
+        "target_cache.crop(len(tokens) + len(path))",
+    ),
+    (
+        "drafters-keep-the-first-nodes",
+        "[i for i, node in enumerate(seen) if node in path]",
+        "range(min(len(seen), len(path)))",
+    ),
+    ("drafters-forget-the-path", "[i for i, node in enumerate(seen) if node in path]", "[]"),
+    ("passes-of-one-drafter", "len(drafters) * len(expansion)", "len(expansion)"),
+    ("boosting-on-what-is-known", "torch.where(known, rest, 1.0)", "torch.where(known, 1.0, rest)"),
+    ("boosting-on-the-text", "best = target(tokens).argmax(-1)", "best = tokens.roll(-1, -1)"),
+    ("boosting-after-all-missed", ".any(0)", ".all(0)"),
+]
+
 PROMPT = [5, 3, 8, 1]
 P = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
 Q = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64)
