@@ -100,7 +100,7 @@ class Source:
         data = self.data + b"\n"
         first, last = data.rfind(b"\n", 0, start) + 1, data.index(b"\n", end)
         first += len(data[first:start]) - len(data[first:start].lstrip())
-        while data.count(data[first:last]) > 1:
+        while data.find(data[first:last]) != data.rfind(data[first:last]):
             above = data.rfind(b"\n", 0, first)
             first = data.rfind(b"\n", 0, max(above, 0)) + 1
             last = last if above >= 0 else data.index(b"\n", last + 1)
