@@ -7,11 +7,15 @@ import pytest
 from reference_impls.core.generation import Generation, Step
 
 MUTANTS = [
-    ("end-inside-a-draft-ignored", "if eos in step.emitted:", "if step.emitted and eos == step.emitted[-1]:"),
-    ("end-token-dropped", "step.emitted.index(eos) + 1", "step.emitted.index(eos)"),
+    (
+        "end-inside-a-draft-ignored",
+        "if is_end(token, eos)), room)",
+        "if is_end(token, eos) and i + 1 == len(step.emitted)), room)",
+    ),
+    ("end-token-dropped", "next((i + 1 for", "next((i for"),
     ("limit-overrun", "room = limit - len(self.tokens)", "room = limit"),
     ("kept-not-cut", "min(step.kept, len(step.emitted))", "step.kept"),
-    ("layers-not-cut", "step.layers[:room]", "step.layers"),
+    ("layers-not-cut", ", step.layers[: min(stop, room)]", ", step.layers"),
     ("impossible-token-added", "if any(token < 0 for", "if any(token < -1 for"),
 ]
 

@@ -25,7 +25,7 @@ import pytest
 
 from accelgen.taxonomy.loading import load_taxonomy
 from accelgen.taxonomy.schema import Method
-from accelgen.taxonomy.suites import suites_of
+from accelgen.taxonomy.suites import claims_of
 
 from .changes import ROOT, Change, MutantError, plant
 from .named import own_test
@@ -121,12 +121,13 @@ def users(module: str, methods: Iterable[Method]) -> list[Method]:
 
 def checks(method: Method) -> Iterator[Proof]:
     """The suites of a method. What costs most, the enumeration of laws, stands first in their list."""
-    from reference_impls.testing import SUITES, prove
+    from reference_impls.testing import named_suites, prove
+    from reference_impls.testing.cases import case_of
 
     generate = importlib.import_module(method.module).generate
-    for suite in reversed(suites_of(method)):
-        results = prove(generate, [SUITES[suite.id]], method.implementation.skip)
-        yield f"{suite.id} of {method.id}", partial(all, (result.outcome != "failed" for result in results))
+    for claim in reversed(claims_of(method)):
+        results = prove(generate, named_suites([claim.id]), case_of(method.id), method.implementation.skip)
+        yield f"{claim.id} of {method.id}", partial(all, (result.outcome != "failed" for result in results))
 
 
 def tested(file: Path) -> Proof:

@@ -100,10 +100,12 @@ def test_of_a_method_only_its_own_proofs_may_find_a_mutant():
 
 
 def test_core_is_proved_by_its_own_test_first_then_by_a_method_of_each_family_and_by_its_room():
-    names = [name for name, _ in proofs("reference_impls/core/cache.py")]
-    assert names[0] == "tests/core/test_core_cache.py"
+    names = [name for name, _ in proofs("reference_impls/core/generation.py")]
+    assert names[0] == "tests/core/test_core_generation.py"
     assert "tests/core/test_core_model.py" in names
-    families = [load_taxonomy().method(id).category for id in {name.split(" of ")[1] for name in names if " of " in name}]
+    families = [
+        load_taxonomy().method(id).category for id in {name.split(" of ")[1] for name in names if " of " in name}
+    ]
     assert 1 < len(families) == len(set(families))
 
 

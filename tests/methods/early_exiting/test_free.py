@@ -40,7 +40,7 @@ MUTANTS = [
     ("rollback-of-the-cheap", "(costs <= rollback)", "(costs >= rollback)"),
     ("rolled-back-tokens-stay-in-the-cache", "cache.crop(len(tokens) - 1)", "pass"),
     ("token-after-the-rolled-back-one", "sampler.probs(logits[kept])", "sampler.probs(logits[-1])"),
-    ("end-of-text-unchecked", " or eos in exited)", ")"),
+    ("end-of-text-unchecked", " or any(is_end(token, eos) for token in exited)", ""),
     ("early-tokens-withheld-never-counted", "draft_passes=len(withheld), ", ""),
     ("pairs-of-the-last-token-alone", "pairs(torch.stack(early), logits)", "pairs(early[-1][None], logits[-1:])"),
     ("labels-overwritten-by-half", "trust: float = 1.0", "trust: float = 0.2"),
