@@ -13,7 +13,7 @@ from reference_impls.core.tree import Tree  # noqa: E402
 MUTANTS = [
     ("gate-and-up-swapped", '("gate", "up")', '("up", "gate")'),
     ("query-and-key-norms-swapped", "q.expand(shape.heads, 1, -1), k.expand", "k.expand(shape.heads, 1, -1), q.expand"),
-    ("padding-kept", "else value[: shape.vocab]", "else value"),
+    ("padding-kept", "known or shape.vocab", "shape.vocab"),
 ]
 
 SIZES = {

@@ -3,14 +3,12 @@
 import pytest
 import torch
 
-from reference_impls.core.layers import Shape, attention_mask
+from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
 from reference_impls.testing import language_model
 
 MUTANTS = [
     ("mask-computed-and-not-passed", "attention_mask(visible, past, x.", "attention_mask(None, past, x."),
-    ("chunk-without-a-mask", "if new == 1 or past == 0:", "if new >= 1:"),
-    ("past-closed", "F.pad(closed, (past, 0))", "F.pad(closed, (past, 0), value=float('-inf'))"),
     ("positions-ignored", "slice(start, end) if positions is None else", "slice(start, start + new) if True else"),
     ("every-call-starts-at-position-0", "slice(start, end) if", "slice(0, new) if"),
     ("rotation-the-wrong-way", "torch.cat((-sin, sin), -1)", "torch.cat((sin, -sin), -1)"),
@@ -122,13 +120,6 @@ def test_positions_move_a_token(model, whole):
     torch.testing.assert_close(shifted, whole, rtol=1e-4, atol=1e-6)  # relative positions; angles are float32
     spread = model(TOKENS, positions=torch.arange(10) * 2)
     assert not torch.allclose(spread, whole)
-
-
-def test_the_mask_of_new_tokens_opens_the_past():
-    like = torch.zeros(1)
-    assert attention_mask(None, 0, 5, like) is None
-    assert attention_mask(None, 7, 1, like) is None
-    assert attention_mask(None, 1, 2, like).tolist() == [[0, 0, float("-inf")], [0, 0, 0]]
 
 
 def test_fill_stores_what_each_skipped_layer_projects_from_the_state(model):

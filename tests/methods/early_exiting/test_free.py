@@ -32,7 +32,7 @@ from reference_impls.zoo.adapters import Adapters, merged
 
 MUTANTS = [
     ("deep-layers-see-only-the-newest-token", "target.run(torch.cat(stack),", "target.run(stack[-1],"),
-    ("exit-without-a-state-on-the-stack", "            continue\n", "            stack.pop()\n            continue\n"),
+    ("exit-without-a-state-on-the-stack", "tokens.append(exited[-1])", "tokens.append(exited[-1]), stack.pop()"),
     ("stack-never-emptied", "stack, early, exited = [], [], []\n", "early, exited = [], []\n"),
     ("unsure-tokens-exit", "confidence(early[-1]) > threshold", "confidence(early[-1]) <= threshold"),
     ("early-tokens-read-from-the-embedding", "layers=range(exit_layer)))", "layers=range(exit_layer - 1)))"),
@@ -46,10 +46,11 @@ MUTANTS = [
     ("labels-overwritten-by-half", "trust: float = 1.0", "trust: float = 0.2"),
     ("agreement-and-disagreement-swapped", "torch.stack((~agrees, agrees))", "torch.stack((agrees, ~agrees))"),
     ("threshold-at-the-top-of-the-grid", "likely.int().argmax()", "-1"),
-    ("exits-weighed-alike", "total + exit_ * F.cross_entropy", "total + F.cross_entropy"),
+    ("exits-weighed-alike", "{exit_layer: float(exit_layer), depth: float(depth)}", "{exit_layer: 1.0, depth: 1.0}"),
     ("teachers-learn-from-students", "- 1].detach()", "- 1]"),
     ("teachers-one-layer-early", "depth // exit_layer - 1]", "depth // exit_layer - 2]"),
     ("layers-assigned-out-of-order", "row[: found[-1]] if found and found[-1] > 0", "row if found"),
+    ("work-only-of-the-exit", "+ (deep - shallow) * stacked", "+ (deep - shallow)"),
 ]
 
 PROMPT = [5, 3, 8, 1]

@@ -39,8 +39,6 @@ MUTANTS = [
     ("causal-fillers", "visible=real[..., None, :]", "visible=None"),
     ("fillers-of-padding-visible", "visible=real[..., None, :]", "visible=torch.ones_like(real)[..., None, :]"),
     ("length-of-the-source", "len(source) + bias", "len(source)"),
-    ("teacher-reads-no-end", "F.pad(real, (1, 0), value=True)", "F.pad(real, (0, 1))"),
-    ("teacher-reads-padding", "canvas.masked_fill(~real, end)", "canvas"),
     ("the-unlikeliest-length", "judged.argmax()", "judged.argmin()"),
     ("teacher-pass-not-counted", "passes=2 if teacher else 1", "passes=1"),
     ("chain-alone-is-trained", "chain.sum() + weight * words", "chain.sum()"),
@@ -49,6 +47,7 @@ MUTANTS = [
         "(chain.sum() + weight * words) / real.sum()",
         "(chain / real.sum(-1)).mean() + weight * words / real.sum()",
     ),
+    ("lambda-of-a-tenth", "weight: float = 0.5", "weight: float = 0.05"),
 ]
 
 PAD, END, VOCAB = 0, 1, 6

@@ -37,8 +37,8 @@ MUTANTS = [
     ),
     ("lone-word-sees-nothing", "device=x.device) | alone", "device=x.device)"),
     ("no-positional-attention", "x = x + reorder(", "x = x + 0 * reorder("),
-    ("positional-attention-to-padding", "places.shape[-1:]), seen)", "places.shape[-1:]), None)"),
-    ("positional-attention-keeps-off-itself", "places.shape[-1:]), seen)", "places.shape[-1:]), seen_others)"),
+    ("positional-attention-to-padding", "reorder(x, where, seen)", "reorder(x, where, None)"),
+    ("positional-attention-keeps-off-itself", "reorder(x, where, seen)", "reorder(x, where, seen_others)"),
     ("copies-without-a-place", "dim=-2) + places", "dim=-2)"),
     ("fertility-end-predicted", "[self.pad, self.end]]", "[self.pad]]"),
     ("average-plan-rounded-down", ".round().long()", ".long()"),
@@ -47,13 +47,10 @@ MUTANTS = [
         "sampler.draw(sampler.probs(scores).expand(samples, -1, -1))",
         "sampler.draw(sampler.probs(scores)).expand(samples, -1)",
     ),
-    ("the-teachers-worst-text", "int(log_p.argmax())", "int(log_p.argmin())"),
-    ("texts-judged-by-their-mean", "int(log_p.argmax())", "int((log_p / (real.sum(-1) + 1)).argmax())"),
-    ("end-of-text-not-judged", "words.sum(-1) + log_p", "words.sum(-1) + 0 * log_p"),
-    ("teacher-sees-what-it-judges", "F.pad(texts, (1, 0), value=end)", "F.pad(texts, (0, 1), value=end)"),
-    ("padding-judged", ".sum(-1).where(real, 0)", ".sum(-1)"),
-    ("teachers-pass-not-counted", "passes=1 + (decoding ==", "passes=1 + 0 * (decoding =="),
-    ("teacher-hides-a-broken-model", "(certainty.sum(-1) + log_p).isfinite()", "log_p.isfinite()"),
+    ("the-teachers-worst-text", "end=model.end).argmax())", "end=model.end).argmin())"),
+    ("texts-judged-by-their-mean", "end=model.end).argmax())", "end=model.end).div(real.sum(-1) + 1).argmax())"),
+    ("teachers-pass-not-counted", "best, passes = int(", "best, _ = int("),
+    ("teacher-hides-a-broken-model", "if not certainty.isfinite().all()", "if False"),
     (
         "padding-has-a-fertility",
         "scores[real], fertility[real].clamp(max=most)",
@@ -64,6 +61,7 @@ MUTANTS = [
     ("baseline-of-the-drawn-plan", "average(scores) * real", "drawn"),
     ("reward-centred-on-its-own-batch", "(advantage * log_p)", "((advantage - advantage.mean()) * log_p)"),
     ("teacher-of-the-true-text", "taught, p, p.argmax(-1), places", "taught, p, target, places"),
+    ("lambda-on-the-other-side", "weight: float = 0.25", "weight: float = 0.75"),
 ]
 
 PAD, END = 0, 1

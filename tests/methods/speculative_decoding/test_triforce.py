@@ -43,7 +43,7 @@ MUTANTS = [
     ("partial-cache-keeps-rejected-tokens", "for level in levels:", "for level in levels[1:]:"),
     ("window-keeps-rejected-tokens", "    window.crop(length)\n", ""),
     ("full-cache-keeps-rejected-tokens", "full.crop(len(tokens) - 1)", "full.crop(len(tokens))"),
-    ("sinks-stay-behind", "k[:, :sinks] = rotate(k[:, :sinks], turn)", "pass"),
+    ("sinks-stay-behind", "k[:, :sinks] = rotate(", "rotate("),
     (
         "window-drops-the-newest",
         "*range(sinks + surplus, len(window.cache))",
