@@ -65,8 +65,9 @@ check: install ## lint, formatting, types, spelling
 	$(BIN)/codespell
 
 .PHONY: mutants
-mutants: install ## plant known bugs one by one; the proofs must find each
-	$(BIN)/python -m tests.mutants
+mutants: install ## plant known bugs one by one, or RANDOM=100 SEED=1 random ones; METHOD=id: of one method, module or room
+	$(BIN)/python -m tests.mutation --workers $(WORKERS) \
+		$(if $(RANDOM),--random $(RANDOM)) $(if $(SEED),--seed $(SEED)) $(if $(METHOD),--method $(METHOD))
 
 .PHONY: bench
 bench: install ## measure every method against its baseline and store what the site shows (DEVICE=cuda: on a GPU)

@@ -5,6 +5,15 @@ import torch
 
 from reference_impls.core.cache import Cache
 
+MUTANTS = [
+    ("cache-rolled-back-one-short", "min(n, length) for", "min(n, length + 1) for"),
+    ("crop-lengthens-layers-that-lag", "[min(n, length) for", "[length for"),
+    ("keep-the-first-slots", "index_select(3, rows)", "narrow(3, length, len(path)).clone()"),
+    ("keep-from-the-start", "dtype=torch.long) + length", "dtype=torch.long)"),
+    ("growth-loses-the-past", "new[:, :, :, : old.shape[3]] = old", "pass"),
+    ("length-of-the-longest-layer", "return min(self._lengths)", "return max(self._lengths)"),
+]
+
 
 def made(layers=2, tokens=0, first=0):
     """A cache whose keys at place i are all i + first, and whose values are the negatives."""

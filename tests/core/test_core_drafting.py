@@ -15,6 +15,23 @@ from reference_impls.core.verify import verify_tree
 from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
 from reference_impls.testing.tiny import flat_model, language_model
 
+MUTANTS = [
+    ("no-draft-length-is-wrong", "if gamma < 1:", "if gamma < 0:"),
+    ("no-vocabulary-is-wrong", "if len(set(sizes)) > 1:", "if len(set(sizes)) > 9:"),
+    ("draft-by-argmax-judged-as-sampled", "int(sampler.draw(q[-1]))", "int(q[-1].argmax())"),
+    ("draft-from-the-raw-law", "int(sampler.draw(q[-1]))", "int(sampler.draw(q[-1] ** 0.5))"),
+    ("chain-that-starts-anew", "drafter(text[len(cache) :]", "drafter(text[len(tokens) - 1 :]"),
+    ("broken-drafter-not-named", "token < 0 for token", "token < -1 for token"),
+    ("draft-past-the-last-position", "positions + unread - length", "positions + 1 - length"),
+    ("drafter-one-position-short", "positions + unread - length", "positions - length"),
+    ("room-below-nothing", "max(0, gamma)", "gamma"),
+    ("siblings-judged-by-the-whole-law", "logits = rest.where(", "rest.where("),
+    ("tokens-run-out-without-notice", "rest.where(rest.amax(-1, keepdim=True) > -torch.inf, logits)", "rest"),
+    ("siblings-always-drawn-again", "if not replacement:", "if replacement:"),
+    ("one-hot-with-more-than-one", "tokens[..., None], 1.0", "tokens[..., None], 2.0"),
+    ("children-picked-and-judged-as-drawn", "sampler.draw(q[-1]))  # [rows]", "q[-1].argmax(-1))"),
+]
+
 Q = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 
 

@@ -9,6 +9,12 @@ import torch.nn.functional as F
 from reference_impls.core.exits import layer_states, layerwise_cross_entropy, top_two_gap
 from reference_impls.testing.tiny import language_model
 
+MUTANTS = [
+    ("confidence-without-the-gap", "return best - second", "return best"),
+    ("loss-of-every-layer", "if depth in weights:", "if True:"),
+    ("exits-counted-from-0", "enumerate(states, start=1)", "enumerate(states)"),
+]
+
 TOKENS = torch.tensor([[0, 1, 2, 3, 4], [4, 3, 2, 1, 0]])
 
 

@@ -6,6 +6,19 @@ import pytest
 
 from reference_impls.core.generation import Generation, Step
 
+MUTANTS = [
+    (
+        "end-inside-a-draft-ignored",
+        "if is_end(token, eos)), room",
+        "if is_end(token, eos) and i + 1 == len(step.emitted)), room",
+    ),
+    ("end-token-dropped", "next((i + 1 for", "next((i for"),
+    ("limit-overrun", "room = limit - len(self.tokens)", "room = limit"),
+    ("kept-not-cut", "min(step.kept, len(step.emitted))", "step.kept"),
+    ("layers-not-cut", "step.layers[: min(stop, room)]", "step.layers"),
+    ("impossible-token-added", "if any(token < 0 for", "if any(token < -1 for"),
+]
+
 
 def test_add_says_whether_there_is_more_to_generate():
     result = Generation()

@@ -9,6 +9,11 @@ import torch
 
 from reference_impls.core.lengths import LengthPredictor, lengths_around, likeliest_lengths, real_places
 
+MUTANTS = [
+    ("lengths-to-one-side", "middle - count // 2", "middle"),
+    ("length-beyond-the-model", ".clamp(1, longest)", ".clamp(min=1)"),
+]
+
 CPU = torch.device("cpu")
 
 

@@ -3,9 +3,20 @@
 import pytest
 import torch
 
-from reference_impls.core.layers import Shape, attention_mask
+from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
 from reference_impls.testing import language_model
+
+MUTANTS = [
+    ("mask-computed-and-not-passed", "attention_mask(visible, past, x.", "attention_mask(None, past, x."),
+    ("positions-ignored", "slice(start, end) if positions is None else", "slice(start, start + new) if True else"),
+    ("every-call-starts-at-position-0", "slice(start, end) if", "slice(0, new) if"),
+    ("rotation-the-wrong-way", "torch.cat((-sin, sin), -1)", "torch.cat((sin, -sin), -1)"),
+    ("angles-spoil-training", "torch.inference_mode(False)", "torch.inference_mode(True)"),
+    ("attention-scaling-lost", "if shape.rope_scale != 1:", "if shape.rope_scale < 0:"),
+    ("propagation-without-the-norm", "project(block.attention_norm(x), turn)[1:]", "project(x, turn)[1:]"),
+    ("propagation-at-position-0", "self.turn(cache.length(layer), x.", "self.turn(0, x."),
+]
 
 TOKENS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -109,13 +120,6 @@ def test_positions_move_a_token(model, whole):
     torch.testing.assert_close(shifted, whole, rtol=1e-4, atol=1e-6)  # relative positions; angles are float32
     spread = model(TOKENS, positions=torch.arange(10) * 2)
     assert not torch.allclose(spread, whole)
-
-
-def test_the_mask_of_new_tokens_opens_the_past():
-    like = torch.zeros(1)
-    assert attention_mask(None, 0, 5, like) is None
-    assert attention_mask(None, 7, 1, like) is None
-    assert attention_mask(None, 1, 2, like).tolist() == [[0, 0, float("-inf")], [0, 0, 0]]
 
 
 def test_fill_stores_what_each_skipped_layer_projects_from_the_state(model):

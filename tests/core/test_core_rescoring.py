@@ -13,6 +13,12 @@ from reference_impls.core.rescoring import check_teacher, teacher_laws, text_log
 from reference_impls.core.seq2seq import EncoderDecoder
 from reference_impls.testing.tiny import sequence_model
 
+MUTANTS = [
+    ("end-of-text-not-judged", "+ laws[..., end]", "+ 0 * laws[..., end]"),
+    ("teacher-sees-what-it-judges", "F.pad(texts, (1, 0), value=end)", "F.pad(texts, (0, 1), value=end)"),
+    ("padding-judged", "words.where(real, 0).sum(-1)", "words.sum(-1)"),
+]
+
 END, SOURCE = 1, [5, 3, 8]
 TEXTS = [[4, 5, 6, 7], [9], [3, 3]]
 

@@ -8,6 +8,26 @@ import torch
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.verify import residual
 
+MUTANTS = [
+    (
+        "one-random-number-for-all-places",
+        "self._uniform(probability.double())",
+        "self._uniform(probability.double().sum())",
+    ),
+    ("one-random-number-for-all-draws", "self._uniform(total) * total", "self._uniform(total.sum()) * total"),
+    ("random-numbers-used-again", "self._generators[like.device] = generator", "pass"),
+    ("global-random-state", "generator=generator, ", ""),
+    ("seed-ignored", "manual_seed(self.seed)", "manual_seed(0)"),
+    ("greedy-by-soft-laws", "if self.temperature == 0:", "if self.temperature < 0:"),
+    ("temperature-ignored", "logits.to(wide) / self.temperature", "logits.to(wide) / 1.0"),
+    ("top-p-one-token-short", ".cumsum(-1) - best_first", ".cumsum(-1)"),
+    ("top-p-one-token-long", ".cumsum(-1) - best_first", ".cumsum(-1) - 2 * best_first"),
+    ("top-k-one-token-long", "p.topk(self.top_k)", "p.topk(self.top_k + 1)"),
+    ("law-not-renormalised", "return p / p.sum(-1, keepdim=True)", "return p"),
+    ("draw-what-is-impossible", "* total, right=True)", "* total, right=False)"),
+    ("broken-model-hidden", "torch.where(total > 0, token, -1)", "token.clamp(max=1)"),
+]
+
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0], dtype=torch.float64)
 P = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
 

@@ -6,6 +6,15 @@ import torch
 from reference_impls.core.tree import Tree
 from reference_impls.testing import language_model
 
+MUTANTS = [
+    ("tree-positions-by-index", "depths.append(depths[parent + roots] + 1)", "depths.append(i)"),
+    ("siblings-see-each-other", "visible[i] |= visible[parent + roots]", "visible[i, :i] = True"),
+    ("only-the-parent-is-seen", "visible[i] |= visible[parent + roots]", "visible[i, parent + roots] = True"),
+    ("unseen-tokens-at-one-position", "depths = list(range(roots))", "depths = [0] * roots"),
+    ("path-from-below", "return found[::-1]", "return found"),
+    ("prompt-under-a-mask", "if not self.tokens:", "if not roots:"),
+]
+
 PROMPT, ROOT = [1, 4, 2], 6
 
 

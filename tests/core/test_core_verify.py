@@ -11,6 +11,24 @@ from reference_impls.core.tree import Tree
 from reference_impls.core.verify import residual, verify_chain, verify_tree
 from reference_impls.testing import exact_law, total_variation
 
+MUTANTS = [
+    ("resample-from-p", "rest / mass, p)", "p, p)"),
+    ("residual-not-clamped", "(p - q).clamp(min=0)", "(p - q).abs()"),
+    ("residual-not-normalised", "rest / mass, p)", "rest, p)"),
+    ("residual-of-equal-laws-undefined", "torch.where(mass > 0, rest / mass, p)", "rest / mass"),
+    ("accept-after-a-rejection", ".cumprod(0).sum()", ".sum()"),
+    ("bonus-token-from-the-wrong-row", "laws)[kept]", "laws)[kept - 1]"),
+    ("laws-one-place-late", "p[:-1].gather", "p[1:].gather"),
+    ("lenient-by-default-in-core", "lenience: float = 1.0", "lenience: float = 0.5"),
+    ("lenience-multiplies", "/ (lenience * laws", "* lenience / (laws"),
+    ("siblings-tried-against-the-same-law", "rest[rows] = residual(law, guess)", "pass"),
+    ("law-of-the-first-sibling-for-all", "guess = q[now]", "guess = q[now * 0]"),
+    ("node-checked-against-its-own-row", "[tree.parents[node] + 1 for", "[node + 1 for"),
+    ("extra-token-after-the-root", "rest[node + 1]", "rest[0]"),
+    ("extra-token-from-p", "sampler.draw(rest[node + 1])", "sampler.draw(p[node + 1])"),
+    ("chosen-nodes-always-kept", "law.gather(-1, x) / guess", "(law > 0).gather(-1, x) / guess"),
+]
+
 P = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3], [0.25, 0.25, 0.5]], dtype=torch.float64)
 Q = torch.tensor([[0.5, 0.1, 0.4], [0.2, 0.2, 0.6]], dtype=torch.float64)
 

@@ -10,6 +10,11 @@ from reference_impls.core.sampling import Sampler
 from reference_impls.core.seq2seq import EncoderDecoder
 from reference_impls.testing.checks import counted
 
+MUTANTS = [
+    ("every-chunk-at-position-0", "x = self.embed(canvas, past)", "x = self.embed(canvas, 0)"),
+    ("source-padding-visible", "mask = None if real is None else", "mask = None if True else"),
+]
+
 SOURCE, CANVAS = [3, 4, 5, 6], [1, 5, 6, 7, 8]
 PARALLEL = torch.ones(1, 5, dtype=torch.bool)
 

@@ -128,7 +128,7 @@ def test_continuous_integration_is_a_program() -> None:
     bash = shutil.which("bash")
     assert bash
     subprocess.run([bash, "-n", str(path)], check=True)
-    assert path.read_text(encoding="utf-8").rstrip().endswith("make check test")
+    assert path.read_text(encoding="utf-8").rstrip().endswith("make check test\nmake mutants RANDOM=20")
 
 
 def test_the_program_is_installed_under_its_name() -> None:

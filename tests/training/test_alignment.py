@@ -12,6 +12,17 @@ from torch import Tensor
 from accelgen.training import alignment
 from accelgen.training.alignment import TENSION, fertilities, fit_translations
 
+MUTANTS = [
+    ("alignments-of-padding-counted", ".where((target != PAD)[:, :, None], 0)", ""),
+    ("aligned-to-padding", ".masked_fill(~source_real[:, None, :], -torch.inf)", ""),
+    (
+        "target-words-bring-forth-source-words",
+        "source[:, None, :] * vocab + target[:, :, None]",
+        "target[:, :, None] * vocab + source[:, None, :]",
+    ),
+    ("diagonal-shunned", "-TENSION * distance", "TENSION * distance"),
+]
+
 PAIRS = [([3, 4], [5, 6, 5]), ([4], [6]), ([4, 3, 7], [8, 6]), ([7, 7], [8, 5])]
 VOCAB = 9
 

@@ -28,6 +28,39 @@ from reference_impls.early_exiting.calm import (
 )
 from reference_impls.testing.tiny import language_model, randomised, varied_model
 
+MUTANTS = [
+    ("threshold-the-wrong-way-round", "classifier) >= least", "classifier) < least"),
+    (
+        "propagation-of-an-earlier-state",
+        "target.fill(x, cache,",
+        "target.fill(x if previous is None else previous, cache,",
+    ),
+    ("propagation-skips-a-layer", "layers=range(done, depth)", "layers=range(done + 1, depth)"),
+    ("depth-not-traced", "layers=[done]", "layers=[depth]"),
+    ("exit-ignored", "                break\n", "                pass\n"),
+    ("classifier-read-for-no", "softmax(-1)[1]", "softmax(-1)[0]"),
+    ("threshold-grows", "math.exp(-decay", "math.exp(decay"),
+    (
+        "calibration-goes-on-after-a-failure",
+        "            break\n        chosen",
+        "            continue\n        chosen",
+    ),
+    ("layers-weighed-alike", "{layer: float(layer)", "{layer: 1.0"),
+    ("decay-counts-the-prompt", "threshold_at(threshold, len(result.tokens)", "threshold_at(threshold, len(tokens)"),
+    ("decay-by-the-threshold", "+ 0.1 * math.exp(", "+ 0.1 * threshold * math.exp("),
+    (
+        "saturation-against-the-first-exit",
+        "            previous = x\n",
+        "            previous = x if previous is None else previous\n",
+    ),
+    (
+        "probe-learns-the-next-exit",
+        "zip(states, best[:-1], strict=False):\n        agrees = (early == best[-1])",
+        "zip(states, zip(best, best[1:]), strict=False):\n        agrees = (early[0] == early[1])",
+    ),
+    ("bentkus-rounds-down", "math.ceil(n * mean - 1e-9)", "math.floor(n * mean + 1e-9)"),
+]
+
 DEPTH = 4
 
 

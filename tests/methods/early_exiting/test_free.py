@@ -30,6 +30,29 @@ from reference_impls.testing.laws import autoregressive_law, exact_law, total_va
 from reference_impls.testing.tiny import flat_model, language_model, varied_model
 from reference_impls.zoo.adapters import Adapters, merged
 
+MUTANTS = [
+    ("deep-layers-see-only-the-newest-token", "target.run(torch.cat(stack),", "target.run(stack[-1],"),
+    ("exit-without-a-state-on-the-stack", "tokens.append(exited[-1])", "tokens.append(exited[-1]), stack.pop()"),
+    ("stack-never-emptied", "stack, early, exited = [], [], []\n", "early, exited = [], []\n"),
+    ("unsure-tokens-exit", "confidence(early[-1]) > threshold", "confidence(early[-1]) <= threshold"),
+    ("early-tokens-read-from-the-embedding", "layers=range(exit_layer)))", "layers=range(exit_layer - 1)))"),
+    ("rollback-keeps-what-follows", "rollback).cumprod(0).sum()", "rollback).sum()"),
+    ("rollback-of-the-cheap", "(costs <= rollback)", "(costs >= rollback)"),
+    ("rolled-back-tokens-stay-in-the-cache", "cache.crop(len(tokens) - 1)", "pass"),
+    ("token-after-the-rolled-back-one", "sampler.probs(logits[kept])", "sampler.probs(logits[-1])"),
+    ("end-of-text-unchecked", " or any(is_end(token, eos) for token in exited)", ""),
+    ("early-tokens-withheld-never-counted", "draft_passes=len(withheld), ", ""),
+    ("pairs-of-the-last-token-alone", "pairs(torch.stack(early), logits)", "pairs(early[-1][None], logits[-1:])"),
+    ("labels-overwritten-by-half", "trust: float = 1.0", "trust: float = 0.2"),
+    ("agreement-and-disagreement-swapped", "torch.stack((~agrees, agrees))", "torch.stack((agrees, ~agrees))"),
+    ("threshold-at-the-top-of-the-grid", "likely.int().argmax()", "-1"),
+    ("exits-weighed-alike", "{exit_layer: float(exit_layer), depth: float(depth)}", "{exit_layer: 1.0, depth: 1.0}"),
+    ("teachers-learn-from-students", "- 1].detach()", "- 1]"),
+    ("teachers-one-layer-early", "depth // exit_layer - 1]", "depth // exit_layer - 2]"),
+    ("layers-assigned-out-of-order", "row[: found[-1]] if found and found[-1] > 0", "row if found"),
+    ("work-only-of-the-exit", "+ (deep - shallow) * stacked", "+ (deep - shallow)"),
+]
+
 PROMPT = [5, 3, 8, 1]
 DEPTH, EXIT = 5, 2
 

@@ -12,6 +12,24 @@ from reference_impls.early_exiting.layerskip import dropout_rates, generate, los
 from reference_impls.testing.early_exits import watched
 from reference_impls.testing.tiny import varied_model
 
+MUTANTS = [
+    ("upper-layers-start-from-the-newest-state", "torch.cat(states)", "states[-1]"),
+    (
+        "lower-layers-run-again",
+        "target.run(torch.cat(states), cache, layers=upper)",
+        "target.run(target.embed(draft), layers=lower)",
+    ),
+    ("lower-layers-keep-a-rejected-token", "cache.crop(len(tokens) - 1)", "cache._lengths[-1] = len(tokens) - 1"),
+    (
+        "guess-read-from-the-wrong-layer",
+        "laws.append(sampler.probs(target.logits(states[-1][-1])))",
+        "laws.append(sampler.probs(target.logits(states[0][-1])))",
+    ),
+    ("dropout-of-whole-batches", "torch.rand(len(x), generator", "torch.rand(1, generator"),
+    ("first-layer-dropped", "math.log(2) / max(1, layers - 1)) - 1)", "math.log(2) / max(1, layers - 1)))"),
+    ("exits-never-rotate", "step % every}", "0}"),
+]
+
 PROMPT = [5, 3, 8, 1]
 
 

@@ -16,6 +16,25 @@ from reference_impls.non_autoregressive.jacobi_parallel_decoding import block_le
 from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
 from reference_impls.testing.tiny import flat_model, language_model, varied_model
 
+MUTANTS = [
+    ("token-after-the-agreement-not-final", "kept = agreement(guess, y)", "kept = max(0, agreement(guess, y) - 1)"),
+    ("one-token-retired-a-pass", "kept = agreement(guess, y)", "kept = 0"),
+    ("last-iterate-committed", "emitted, y = y[: kept + 1], y[kept + 1 :]", "emitted, y = y, []"),
+    (
+        "wrong-tokens-that-agree-later",
+        "sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(",
+        "sum(one == other for one, other in (zip(",
+    ),
+    ("iterate-forgotten", "y = y or [pad] *", "y = [pad] *"),
+    ("open-tokens-left-in-the-cache", "cache.crop(len(tokens) - 1)", "pass"),
+    ("cache-holds-the-newest-token", "cache.crop(len(tokens) - 1)", "cache.crop(len(tokens))"),
+    ("everything-computed-again", "cache.crop(len(tokens) - 1)", "cache.crop(0)"),
+    ("block-beyond-the-limit", "return min(block, limit - done)", "return block"),
+    ("hybrid-never-ends-its-blocks", "if done < stretch else 1", "if done < stretch else block"),
+    ("canvas-without-the-open-tokens", "[*result.tokens, *(y if go_on else [])]", "[*result.tokens]"),
+    ("canvas-beyond-the-end", "*(y if go_on else [])]", "*y]"),
+]
+
 PROMPT = [5, 3, 8, 1]
 LIMIT = 14
 WAYS: list[dict[str, Any]] = [

@@ -21,6 +21,35 @@ from reference_impls.non_autoregressive.mask_predict import (
 )  # fmt: skip
 from reference_impls.testing.tiny import sequence_model
 
+MUTANTS = [
+    ("fully-masked-never-trained", "(share * real.sum(-1)).long() + 1", "(share * (real.sum(-1) - 1)).long() + 1"),
+    (
+        "mask-count-by-float-truncation",
+        "lengths * (iterations - t) // iterations",
+        "(lengths * (1 - t / iterations)).long()",
+    ),
+    ("observed-tokens-overwritten", "torch.where(masked, tokens, canvas)", "tokens"),
+    (
+        "observed-probabilities-refreshed",
+        "torch.where(masked, certainty, log_p)",
+        "certainty.where(canvas != model.pad, 0.0)",
+    ),
+    (
+        "the-surest-are-masked",
+        "log_p.argsort(stable=True, dim=-1)",
+        "log_p.argsort(stable=True, dim=-1, descending=True)",
+    ),
+    ("one-pass-too-few", "for t in range(iterations):", "for t in range(max(1, iterations - 1)):"),
+    ("no-token-masked-again", ".clamp(min=1)", ".clamp(min=0)"),
+    ("mask-predicted", "[model.pad, model.mask_id]]", "[model.pad]]"),
+    ("the-worst-candidate", "* length_scores).argmax()", "* length_scores).argmin()"),
+    ("long-candidates-at-a-loss", "log_p.sum(-1) / lengths", "log_p.sum(-1)"),
+    ("masks-of-another-candidate", "torch.stack(holes)[:, best, real[best]]", "torch.stack(holes)[:, 0, real[best]]"),
+    ("causal-canvas", "visible=(canvas != self.pad)[..., None, :]", "visible=None"),
+    ("padding-visible", "(canvas != self.pad)[..., None, :]", "(canvas >= 0)[..., None, :]"),
+    ("trained-on-observed-tokens", "target.masked_fill(masked, model.mask_id)", "target"),
+]
+
 PAD, MASK = 0, 2
 SOURCES = [5, 3, 8], [4], [7, 7, 10, 9, 6]
 Pass = tuple[list[int], list[int]]  # the canvas after it, and the places that it filled

@@ -21,6 +21,35 @@ from reference_impls.non_autoregressive.nart_crf import (
 )  # fmt: skip
 from reference_impls.testing.tiny import sequence_model
 
+MUTANTS = [
+    ("forward-by-the-best-path", ".logsumexp(-2) + scores", ".amax(-2) + scores"),
+    ("transitions-transposed", "left @ right.mT", "right @ left.mT"),
+    (
+        "transition-of-the-step-before",
+        "(total[..., :, None] + moves[..., i - 1, :, :]).max(-2)",
+        "(total[..., :, None] + moves[..., i - 2, :, :]).max(-2)",
+    ),
+    ("padding-moves-the-sum", "total = torch.where(real[..., i, None], step, total)", "total = step"),
+    ("padding-moves-the-path", "torch.where(here, step.indices, stay)", "step.indices"),
+    ("path-traced-from-one-place", "came.gather(-1, path[-1])", "came.gather(-1, path[0])"),
+    ("reference-not-in-the-beam", 'logits.scatter(-1, gold[..., None], float("inf"))', "logits"),
+    ("one-matrix-for-all-places", "if self.dynamic:", "if False:"),
+    ("transition-from-one-state", "states[..., 1:, :]), -1)", "states[..., :-1, :]), -1)"),
+    ("filler-predicted", "[self.pad, self.end]", "[self.end]"),
+    ("causal-fillers", "visible=real[..., None, :]", "visible=None"),
+    ("fillers-of-padding-visible", "visible=real[..., None, :]", "visible=torch.ones_like(real)[..., None, :]"),
+    ("length-of-the-source", "len(source) + bias", "len(source)"),
+    ("the-unlikeliest-length", "judged.argmax()", "judged.argmin()"),
+    ("teacher-pass-not-counted", "passes=2 if teacher else 1", "passes=1"),
+    ("chain-alone-is-trained", "chain.sum() + weight * words", "chain.sum()"),
+    (
+        "sentences-weighed-alike",
+        "(chain.sum() + weight * words) / real.sum()",
+        "(chain / real.sum(-1)).mean() + weight * words / real.sum()",
+    ),
+    ("lambda-of-a-tenth", "weight: float = 0.5", "weight: float = 0.05"),
+]
+
 PAD, END, VOCAB = 0, 1, 6
 WORDS = range(2, VOCAB)  # what can be predicted
 SOURCES = [5, 3, 2], [4], [2, 2, 4, 3, 5]

@@ -26,6 +26,44 @@ from reference_impls.non_autoregressive.nat_fertility import (
 from reference_impls.testing.laws import Exhaustive, exact_law, total_variation
 from reference_impls.testing.tiny import randomised, sequence_model
 
+MUTANTS = [
+    ("copied-one-place-late", "place, right=True)", "place, right=False)"),
+    ("plan-never-cut", ".clamp(max=limit)", ""),
+    ("plan-without-a-word", "ends = ends.where(ends[:, -1:] > 0, 1)", "pass"),
+    (
+        "place-sees-itself",
+        "~torch.eye(len(places), dtype=torch.bool, device=x.device) | alone",
+        "torch.ones(len(places), len(places), dtype=torch.bool) | alone",
+    ),
+    ("lone-word-sees-nothing", "device=x.device) | alone", "device=x.device)"),
+    ("no-positional-attention", "x = x + reorder(", "x = x + 0 * reorder("),
+    ("positional-attention-to-padding", "reorder(x, where, seen)", "reorder(x, where, None)"),
+    ("positional-attention-keeps-off-itself", "reorder(x, where, seen)", "reorder(x, where, seen_others)"),
+    ("copies-without-a-place", "dim=-2) + places", "dim=-2)"),
+    ("fertility-end-predicted", "[self.pad, self.end]]", "[self.pad]]"),
+    ("average-plan-rounded-down", ".round().long()", ".long()"),
+    (
+        "one-plan-drawn-for-all-samples",
+        "sampler.draw(sampler.probs(scores).expand(samples, -1, -1))",
+        "sampler.draw(sampler.probs(scores)).expand(samples, -1)",
+    ),
+    ("the-teachers-worst-text", "end=model.end).argmax())", "end=model.end).argmin())"),
+    ("texts-judged-by-their-mean", "end=model.end).argmax())", "end=model.end).div(real.sum(-1) + 1).argmax())"),
+    ("teachers-pass-not-counted", "best, passes = int(", "best, _ = int("),
+    ("teacher-hides-a-broken-model", "if not certainty.isfinite().all()", "if False"),
+    (
+        "padding-has-a-fertility",
+        "scores[real], fertility[real].clamp(max=most)",
+        "scores.flatten(0, 1), fertility.flatten().clamp(max=most)",
+    ),
+    ("reward-of-the-wrong-sign", "(advantage * log_p)", "(-advantage * log_p)"),
+    ("reward-of-the-aligners-plan", "model.write(inputs, drawn, memory)", "model.write(inputs, fertility, memory)"),
+    ("baseline-of-the-drawn-plan", "average(scores) * real", "drawn"),
+    ("reward-centred-on-its-own-batch", "(advantage * log_p)", "((advantage - advantage.mean()) * log_p)"),
+    ("teacher-of-the-true-text", "taught, p, p.argmax(-1), places", "taught, p, target, places"),
+    ("lambda-on-the-other-side", "weight: float = 0.25", "weight: float = 0.75"),
+]
+
 PAD, END = 0, 1
 SOURCES = [5, 3, 8], [4], [7, 7, 10, 9, 6]
 each_source = pytest.mark.parametrize("source", SOURCES)

@@ -24,6 +24,32 @@ from reference_impls.testing.checks import Check
 from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
 from reference_impls.testing.tiny import BUILDERS, flat_model, language_model, varied_model
 
+MUTANTS = [
+    (
+        "zero-threshold-becomes-the-default",
+        "result, tokens = Generation(), list(prompt)",
+        "result, tokens, rollback = Generation(), list(prompt), rollback or 5.0",
+    ),
+    (
+        "only-the-first-violation-is-compared",
+        "(guess == own[:-1]) | ((distance <= rollback) & (rollback > 0))",
+        "(far := distance > rollback) & (far.cumsum(0) == 1) & (guess == own[:-1])\n    stays = stays.any() | ~far",
+    ),
+    ("rolled-back-although-the-target-agrees", "(guess == own[:-1]) | ", ""),
+    ("distance-of-the-next-place", "-logits[:-1].double()", "-logits[1:].double()"),
+    ("rollback-to-the-last-violation", "stays.cumprod(0).sum()", "stays.sum()"),
+    ("unsure-token-kept", "            if sure:\n", "            if True:\n"),
+    ("fallback-the-wrong-way-round", ".max()) < fallback", ".max()) > fallback"),
+    ("confidence-of-the-drawn-law", "logits.double().softmax(-1).max()", "sampler.probs(logits).max()"),
+    ("window-without-a-cap", "room(len(tokens), gamma, target", "room(len(tokens), 99, target"),
+    ("large-model-keeps-what-was-rolled-back", "target_cache.crop(len(tokens) - 1)", "target_cache.crop(len(tokens))"),
+    ("small-model-keeps-what-was-rolled-back", "draft_cache.crop(len(tokens) - 1)", "draft_cache.crop(len(tokens))"),
+    ("unsure-pass-not-counted", "draft_passes=asked", "draft_passes=len(draft)"),
+    ("large-model-does-not-continue", "[*draft[:count], extra]", "draft[:count] or [extra]"),
+    ("aligned-on-another-place", "[:, start - 1 :]", "[:, : tokens.shape[1] - start]"),
+    ("what-rounds-to-certainty-is-kept", " & (rollback > 0)", ""),
+]
+
 LIMIT = 20
 
 

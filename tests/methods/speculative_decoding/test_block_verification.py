@@ -18,6 +18,30 @@ from reference_impls.speculative_decoding.block_verification import generate, pr
 from reference_impls.testing.laws import Exhaustive, total_variation
 from reference_impls.testing.tiny import language_model, varied_model
 
+MUTANTS = [
+    ("weights-not-capped", "(w[-1] * ratio).clamp(max=1)", "w[-1] * ratio"),
+    ("weights-of-single-tokens", "(w[-1] * ratio).clamp(max=1)", "w[-1] * ratio.clamp(max=1)"),
+    (
+        "weights-upside-down",
+        "in p[:-1].gather(-1, drawn) / q.gather(-1, drawn)",
+        "in q.gather(-1, drawn) / p[:-1].gather(-1, drawn)",
+    ),
+    ("weights-one-place-late", "p[:-1].gather", "p[1:].gather"),
+    ("block-ends-at-the-first-failure", "F.pad(passed, (1, 0)).amax()", "(passed > 0).cumprod(0).sum()"),
+    ("all-that-passed-is-counted", "F.pad(passed, (1, 0)).amax()", "(passed > 0).sum()"),
+    ("weight-taken-for-its-test", "sampler.accept(h[1:])", "sampler.accept(w[1:])"),
+    ("tests-one-place-early", "sampler.accept(h[1:])", "sampler.accept(h[:-1])"),
+    ("missing-mass-unweighted", "(weighted - laws).clamp(min=0)", "(p - laws).clamp(min=0)"),
+    ("residual-of-single-tokens", "residual(weighted, laws)", "residual(p, laws)"),
+    ("equal-laws-divide-by-zero", ".clamp(min=torch.finfo(p.dtype).tiny)", ""),
+    (
+        "block-target-cache-keeps-a-rejected-token",
+        "target_cache.crop(len(tokens) - 1)",
+        "target_cache.crop(len(tokens))",
+    ),
+    ("block-draft-cache-keeps-a-rejected-token", "draft_cache.crop(len(tokens) - 1)", "draft_cache.crop(len(tokens))"),
+]
+
 Text = tuple[int, ...]
 Table = dict[Text, Tensor]  # a law for every text
 Verify = Callable[..., tuple[int, int]]

@@ -11,6 +11,22 @@ from reference_impls.speculative_decoding.blockwise_parallel_decoding import Blo
 from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
 from reference_impls.testing.tiny import language_model, randomised
 
+MUTANTS = [
+    ("heads-read-at-a-stale-place", "heads(features[kept])", "heads(features[-1])"),
+    (
+        "heads-learn-on-another-place",
+        "ahead[:, : tokens.shape[1] - i - 2]",
+        "ahead[:, : tokens.shape[1] - i - 2].flip(1)",
+    ),
+    ("own-token-from-the-wrong-place", "drawn[kept][None]", "drawn[-1][None]"),
+    ("guesses-compared-one-place-late", "guess == drawn[:-1]", "guess == drawn[1:]"),
+    ("block-with-a-hole", "passes.cumprod(0).sum()", "passes.sum()"),
+    ("block-cache-one-short", "cache.crop(len(tokens) - 1)", "cache.crop(len(tokens))"),
+    ("top-2-by-default", "top: int = 1", "top: int = 2"),
+    ("minimum-2-by-default", "minimum: int = 1", "minimum: int = 2"),
+    ("heads-trained-one-token-early", "tokens[:, i + 2 :]", "tokens[:, i + 1 : -1]"),
+]
+
 
 def test_sampling_keeps_the_targets_law() -> None:
     target = language_model()

@@ -13,6 +13,25 @@ from reference_impls.speculative_decoding.cascade_speculative_drafting import Ca
 from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
 from reference_impls.testing.tiny import Erring, flat_model, language_model, randomised, varied_model
 
+MUTANTS = [
+    ("reviewers-law-handed-up", "t[: count + 1]", "q[: count + 1]"),
+    ("lenience-at-the-target", "draft, laws, p)", "draft, laws, p, lenience)"),
+    ("replaced-from-the-whole-law", "rest = residual(q, r)", "rest = q"),
+    ("inner-review-goes-on-after-a-rejection", ".cumprod(0).sum()", ".sum()"),
+    ("lenience-on-the-wrong-side", "logits.softmax(-1) > self.lenience * r", "self.lenience * logits.softmax(-1) > r"),
+    ("lenience-by-the-tempered-law", "torch.where(logits.softmax(-1) >", "torch.where(q >"),
+    ("inner-caches-not-rolled-back", "self.crop(len(text) + len(tokens) - 1, first=j)", "pass"),
+    ("smaller-drafters-not-rolled-back", "self.caches[first:]", "self.caches[first : first + 1]"),
+    ("drafters-not-rolled-back", "        cascade.crop(len(tokens) - 1)\n", ""),
+    ("row-of-the-target-for-all", "self.k_matrix[row][row:]", "self.k_matrix[0][row:]"),
+    ("each-drafter-counts-alone", "wanted += count", "wanted = count"),
+    ("max-gram-copies-the-match", "text[longest_match(text) :]", "text[longest_match(text) - 1 :]"),
+    ("max-gram-copies-the-first-match", "if size[i] > longest:", "if size[i] >= longest:"),
+    ("table-read-at-one-token", "guesses[-1] if guesses else text[-1]", "text[-1]"),
+    ("inner-passes-not-counted", "self.passes += 1", "pass"),
+    ("passes-of-all-steps-added-up", "cascade.passes = 0", "pass"),
+]
+
 PROMPT = [5, 3, 8, 1]
 ONE, TWO = ((1, 0), (0, 1)), ((1, 0, 0), (0, 1, 1), (0, 0, 1))
 

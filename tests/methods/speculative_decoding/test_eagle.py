@@ -21,6 +21,39 @@ from reference_impls.speculative_decoding.eagle import (
 from reference_impls.testing import autoregressive_law, exact_law, flat_model, total_variation
 from reference_impls.testing.tiny import randomised, varied_model
 
+MUTANTS = [
+    ("token-and-feature-of-one-place", "tokens[len(draft_cache) + 1 :]", "tokens[len(draft_cache) : -1]"),
+    (
+        "features-of-the-first-nodes",
+        "len(unseen) + node for node in path",
+        "len(unseen) + i for i, _ in enumerate(path)",
+    ),
+    ("root-feature-of-an-older-token", "draft_cache, ahead[-1:]", "draft_cache, ahead[:1]"),
+    ("drafted-features-not-forgotten", "draft_cache.crop(len(tokens) - 1)", "pass"),
+    ("target-cache-keeps-the-first-nodes", "cache.keep(len(tokens), path)", "cache.crop(len(tokens) + len(path))"),
+    ("siblings-judged-by-the-law-of-the-eldest", "laws[rows, ranks]", "laws[rows, 0]"),
+    ("cousins-seen", "path[: len(other)] == other for other", "len(other) > 0 for other"),
+    ("only-oneself-seen", "path[: len(other)] == other for other", "path == other for other"),
+    ("guesses-one-place-late", "root + len(inner[0]) - 1)", "root + len(inner[0]))"),
+    ("feature-of-an-aunt", "features[above]", "features[[0 for _ in above]]"),
+    ("parents-mixed-up", "guesses[rows, ranks].tolist()", "guesses[rows[::-1], ranks].tolist()"),
+    (
+        "predicted-features-normalised-again",
+        "siblings(sampler, target.project(features)",
+        "siblings(sampler, target.logits(features)",
+    ),
+    ("one-draft-pass-counted-per-node", "draft_passes = len(choices[-1])", "draft_passes = len(choices)"),
+    ("tree-without-its-elder-siblings", "elder not in nodes", "elder[:-1] and elder not in nodes"),
+    ("trained-without-noise", "features[:, :-1] + shake", "features[:, :-1]"),
+    ("noise-on-one-side", "uniform_(-noise, noise", "uniform_(0, noise"),
+    (
+        "trained-on-the-same-place",
+        "drafter(target, tokens[:, 1:], features",
+        "drafter(target, tokens[:, :-1], features",
+    ),
+    ("regression-alone", "+ weight * surprise", "+ 0 * weight * surprise"),
+]
+
 PROMPT = [5, 3, 8, 1]
 
 

@@ -28,6 +28,47 @@ from reference_impls.speculative_decoding.medusa import (
 from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
 from reference_impls.testing.tiny import broken, flat_model, language_model, randomised, varied_model
 
+MUTANTS = [
+    (
+        "heads-read-at-the-parent-of-the-last-node",
+        "features[path[-1] + 1 if path else 0]",
+        "features[path[-1] if path else 0]",
+    ),
+    ("heads-read-at-the-last-row", "features[path[-1] + 1 if path else 0]", "features[-1]"),
+    ("keys-of-the-first-nodes", "cache.keep(len(tokens), path)", "cache.crop(len(tokens) + len(path))"),
+    ("tree-of-siblings-in-a-row", "positions=len(cache) + depths, ", ""),
+    ("branches-see-each-other", "visible=visible)[-len", "visible=None)[-len"),
+    ("always-the-best-rank", "ranks + path[-1] for path", "ranks for path"),
+    ("ranks-of-the-head-before", "(len(path) - 1) * ranks", "max(0, len(path) - 2) * ranks"),
+    ("rank-too-few", "max(planned.tokens) + 1", "max(1, max(planned.tokens))"),
+    ("accuracies-added", "(chance * own, (*path, rank))", "(chance - own, (*path, rank))"),
+    ("accuracy-of-the-last-rank-alone", "(chance * own, (*path, rank))", "(-own, (*path, rank))"),
+    ("typical-by-default", 'acceptance: Acceptance = "exact"', 'acceptance: Acceptance = "typical"'),
+    ("floor-is-the-larger", ".clamp(max=epsilon)", ".clamp(min=epsilon)"),
+    ("entropy-the-wrong-way-round", "(-torch.special.entr(p)", "(torch.special.entr(p)"),
+    ("plausible-by-its-own-law", "chance > floor[parents]", "chance > floor[1:]"),
+    (
+        "orphans-accepted",
+        "if parent in reached and log_p[node] > -torch.inf:",
+        "if log_p[node] > -torch.inf:\n            reached.setdefault(parent, (9, 0.0))",
+    ),
+    ("shortest-path-wins", "key=lambda node: reached[node]", "key=lambda node: -reached[node][0]"),
+    ("likelihood-ignored", "before + log_p[node]", "-float(node)"),
+    ("likelihood-of-the-last-token", "before + log_p[node]", "log_p[node]"),
+    ("broken-model-hidden-by-a-maximum", ".where(p[last + 1].isfinite().all(), -1)", ""),
+    ("head-trained-one-token-early", "tokens[:, i + 1 :]", "tokens[:, i:-1]"),
+    ("law-of-another-place", "own[:, i:].flatten", "own[:, :-i].flatten"),
+    ("divergence-the-wrong-way-round", "F.kl_div(log_q, log_p,", "F.kl_div(log_p, log_q,"),
+    ("heads-weighed-alike", "base**i * each", "each"),
+    ("heads-counted-from-0", "base**i * each", "base ** (i - 1) * each"),
+    ("residual-left-out", "features[..., None, :] + inner", "inner"),
+    (
+        "accuracy-one-place-early",
+        "guess[:, :-i] == wanted[:, i:, None]",
+        "guess[:, : guess.shape[1] - i + 1] == wanted[:, i - 1 :, None]",
+    ),
+]
+
 ACCURACY = [[0.5, 0.2, 0.15], [0.3, 0.25, 0.05], [0.2, 0.1, 0.02]]
 Path = tuple[int, ...]
 

@@ -22,6 +22,27 @@ from reference_impls.testing.laws import autoregressive_law, exact_law, total_va
 from reference_impls.testing.tiny import Foresight, flat_model, varied_model
 from reference_impls.zoo import corpus, storage
 
+MUTANTS = [
+    ("suffixes-sorted-by-two-tokens", "        width *= 2\n", "        break\n"),
+    ("shortest-match-first", "range(min(longest, len(context)), 0, -1)", "range(1, min(longest, len(context)) + 1)"),
+    ("continuation-begins-with-the-match", "torch.arange(n, n + gamma,", "torch.arange(n - 1, n - 1 + gamma,"),
+    ("rarest-continuations", "descending=True, stable=True", "descending=False, stable=True"),
+    ("prefixes-told-apart-by-their-last-token", "(rows[1:] != rows[:-1]).cumsum(1) > 0", "rows[1:] != rows[:-1]"),
+    ("end-of-the-datastore-guessed", "rows[start, depth] >= 0", "rows[start, depth] >= -1"),
+    ("nodes-kept-in-order", "cache.keep(len(tokens), path)", "cache.crop(len(tokens) + len(path))"),
+    (
+        "nodes-placed-in-a-row",
+        "positions = [*unseen, *tree.tokens], len(cache) + depths",
+        "positions = [*unseen, *tree.tokens], len(cache) + torch.arange(len(depths))",
+    ),
+    (
+        "draw-again-after-a-mismatch",
+        "path, extra = verify_tree(sampler, tree, p)",
+        "path, _ = verify_tree(sampler, tree, p); extra = int(sampler.draw(p[path[-1] + 1 if path else 0]))",
+    ),
+    ("datastore-of-any-tokenizer", "(datastore.tokens >= vocab).any()", "False"),
+]
+
 
 def random_text(seed: int) -> list[int]:
     """Up to 60 tokens of a vocabulary of 1 to 4, so that much repeats."""

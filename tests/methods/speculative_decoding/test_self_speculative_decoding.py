@@ -30,6 +30,35 @@ from reference_impls.testing.laws import autoregressive_law, exact_law, total_va
 from reference_impls.testing.tiny import flat_model, language_model, varied_model
 from reference_impls.zoo import storage
 
+MUTANTS = [
+    ("draft-keys-and-values-kept", "    cache.crop(len(tokens) - 1)\n    return draft, q", "    return draft, q"),
+    ("draft-rejected-but-not-forgotten", "        cache.crop(len(tokens) - 1)\n        go_on", "        go_on"),
+    (
+        "feed-forward-skipped-with-attention",
+        "if layer not in skip_feed:",
+        "if layer not in skip_feed and layer not in skip_attention:",
+    ),
+    (
+        "draft-at-the-position-of-the-shortest-layer",
+        "target.turn(cache.length(layer), 1)",
+        "target.turn(len(cache), 1)",
+    ),
+    ("argmax-draft-judged-as-sampled", "drawn = sampler.draw(q)", "drawn = q.argmax(-1)"),
+    (
+        "unsure-token-dropped",
+        "    return draft, q\n",
+        "    return (draft[:-1], q[:-1]) if confidence < threshold else (draft, q)\n",
+    ),
+    ("draft-never-ends-early", "(not draft or confidence >= threshold)", "True"),
+    ("confidence-of-the-tempered-law", "logits.double().softmax(-1)[drawn]", "q.double()[drawn]"),
+    ("threshold-never-moves", "threshold, rate = adapted(", "_, rate = adapted("),
+    ("threshold-moves-the-wrong-way", "if rate < goal", "if rate >= goal"),
+    ("longest-draft-makes-it-bolder", "else threshold if longest else", "else"),
+    ("acceptance-of-one-step-alone", "betas[0] * rate + (1 - betas[0]) * accepted", "accepted"),
+    ("search-forgets-the-best", "best = max(trial, best, key=score)", "best = trial"),
+    ("search-from-the-worst-start", "best = max((", "best = min(("),
+]
+
 PROMPT = [5, 3, 8, 1]
 NOTHING: dict[str, Any] = {"skip_attention": (), "skip_feed": ()}
 

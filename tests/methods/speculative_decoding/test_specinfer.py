@@ -17,6 +17,26 @@ from reference_impls.speculative_decoding.specinfer import generate, grow, loss,
 from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
 from reference_impls.testing.tiny import flat_model, language_model, seeded, varied_model
 
+MUTANTS = [
+    ("drafter-sees-its-tree-twice", "        cache.crop(len(tokens) - 1)\n", ""),
+    ("paths-not-merged", "if (above, token) not in known:", "if True:"),
+    ("votes-judged-at-the-wrong-node", "p[[0, *(node + 1 for node in nodes)]]", "p[: len(nodes) + 1]"),
+    ("votes-taken-for-nodes", "return [nodes[vote] for vote in found], extra", "return found, extra"),
+    ("target-keeps-the-first-nodes", " cache.keep(len(tokens), path)", " cache.crop(len(tokens) + len(path))"),
+    (
+        "drafters-keep-the-first-nodes",
+        "[slot for slot, node in enumerate(read) if node in path]",
+        "range(min(len(read), len(path)))",
+    ),
+    ("drafters-forget-the-path", "[slot for slot, node in enumerate(read) if node in path]", "[]"),
+    ("passes-of-one-drafter", "len(drafters) * len(widths)", "len(widths)"),
+    ("boosting-on-what-is-known", "torch.where(known, rest, 1.0)", "torch.where(known, 1.0, rest)"),
+    ("boosting-on-the-text", "best = target(tokens).argmax(-1)", "best = tokens.roll(-1, -1)"),
+    ("boosting-after-all-missed", ".any(0)", ".all(0)"),
+    ("repeated-children", "different = dict.fromkeys(drawn)", "different = drawn"),
+    ("guesses-before-the-prompt-is-read", " if result.steps else ()", ""),
+]
+
 PROMPT = [5, 3, 8, 1]
 P = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
 Q = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64)

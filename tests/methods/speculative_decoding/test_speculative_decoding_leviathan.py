@@ -20,6 +20,15 @@ from reference_impls.speculative_decoding.speculative_decoding_leviathan import 
 from reference_impls.testing.laws import Exhaustive, autoregressive_law, exact_law, total_variation
 from reference_impls.testing.tiny import language_model
 
+MUTANTS = [
+    ("lenient-by-default", "lenience: float = 1.0", "lenience: float = 0.5"),
+    ("target-cache-keeps-a-rejected-token", "target_cache.crop(len(tokens) - 1)", "target_cache.crop(len(tokens))"),
+    ("draft-cache-keeps-a-rejected-token", "draft_cache.crop(len(tokens) - 1)", "draft_cache.crop(len(tokens))"),
+    ("kept-count-off-by-one", "Step(emitted, draft, kept=kept,", "Step(emitted, draft, kept=kept + 1,"),
+    ("draft-passes-not-counted", "draft_passes=len(draft)", "draft_passes=1"),
+    ("accepted-tokens-drawn-again", "[*draft[:kept], extra]", "[*draft[:kept][:1], extra]"),
+]
+
 P = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 Q = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
 

@@ -30,6 +30,37 @@ from reference_impls.speculative_decoding.triforce import (
 from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
 from reference_impls.testing.tiny import Erring, flat_model, language_model, seeded, varied_model
 
+MUTANTS = [
+    (
+        "middle-level-redraws-from-its-whole-law",
+        "        draft += [*guesses[:kept], extra]",
+        "        extra = int(sampler.draw(p[kept]))\n        draft += [*guesses[:kept], extra]",
+    ),
+    ("top-level-judges-by-the-drafters-law", "p_hat += p[: kept + 1]", "p_hat += [*q[:kept], p[kept]]"),
+    ("partial-cache-keeps-rejected-tokens", "for level in (middle, window):", "for level in (window,):"),
+    ("window-keeps-rejected-tokens", "    window.crop(length)\n", ""),
+    ("full-cache-keeps-rejected-tokens", "full.crop(len(tokens) - 1)", "full.crop(len(tokens))"),
+    ("sinks-stay-behind", "k[:, :sinks] = rotate(", "rotate("),
+    (
+        "window-drops-the-newest",
+        "*range(sinks + surplus, len(window.cache))",
+        "*range(sinks, len(window.cache) - surplus)",
+    ),
+    ("places-counted-in-the-cache", "positions=len(self) + ", "positions=len(self.cache) + "),
+    ("first-chunk-may-go", "score[..., :1] = torch.inf", "pass"),
+    ("worst-chunks-retrieved", "score.argsort(descending=True)", "score.argsort()"),
+    ("one-query-for-its-group", "(keys.shape[1], -1)).sum(2)", "(keys.shape[1], -1))[:, :, 0]"),
+    ("query-of-a-rejected-token", "queries[:, :, kept]", "queries[:, :, -1]"),
+    (
+        "new-tokens-not-in-the-partial-cache",
+        "newest = torch.arange(built, len(full)",
+        "newest = torch.arange(len(full), len(full)",
+    ),
+    ("budget-overrun", "min(built, budget - len(newest))", "built"),
+    ("retrieved-once-and-for-all", "if len(full) - built >= stride or rate < threshold:", "if built < 0:"),
+    ("drafting-passes-of-one-level", "passes += gamma + 1", "passes += gamma"),
+]
+
 PROMPT = [5, 3, 8, 1, 0, 2, 7, 7, 9, 4, 6, 10, 1, 3]
 SMALL = {"budget": 6, "chunk": 2, "sinks": 1, "recent": 5, "stride": 5}
 

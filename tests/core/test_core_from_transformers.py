@@ -1,12 +1,20 @@
 """Hugging Face models in this project's decoder: the same logits, and a sentence where that cannot be."""
 
+import dataclasses
+
 import pytest
 import torch
 
 transformers = pytest.importorskip("transformers")
 
-from reference_impls.core.from_transformers import from_transformers  # noqa: E402
+from reference_impls.core.from_transformers import from_transformers, from_weights, shape_of  # noqa: E402
 from reference_impls.core.tree import Tree  # noqa: E402
+
+MUTANTS = [
+    ("gate-and-up-swapped", '("gate", "up")', '("up", "gate")'),
+    ("query-and-key-norms-swapped", "q.expand(shape.heads, 1, -1), k.expand", "k.expand(shape.heads, 1, -1), q.expand"),
+    ("padding-kept", "known or shape.vocab", "shape.vocab"),
+]
 
 SIZES = {
     "vocab_size": 31, "hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -89,6 +97,14 @@ def test_logits_equal_those_of_transformers(family, tied):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_only_the_norms_of_transformers_round(family):
     agree_everywhere(in_double(made(family)), **EXACT)
+
+
+def test_the_last_tokens_are_left_out_where_the_shape_has_fewer():
+    theirs = in_double(made("Llama", tie_word_embeddings=False))
+    shape = dataclasses.replace(shape_of(theirs), vocab=25)
+    ours = from_weights(shape, theirs.state_dict(), torch.float64, torch.device("cpu"))
+    whole = from_transformers(theirs)
+    torch.testing.assert_close(ours(TOKENS[:2]), whole(TOKENS[:2])[:, :25])
 
 
 @pytest.mark.parametrize("family", ["Llama", "Qwen3"])
