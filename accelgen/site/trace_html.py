@@ -86,9 +86,9 @@ def summary(run: dict[str, Any]) -> str:
     if figures.get("acceptance") is not None:
         text += f" {figures['acceptance']:.0%} of the drafted tokens were kept."
     if figures.get("mean_layers") is not None:
-        text += f" A token was read after {figures['mean_layers']:.1f} layers on average"
-        work = figures.get("mean_work")
-        text += "." if work is None else f", and {work:.1f} were run for it."
+        text += f" A token was read after {figures['mean_layers']:.1f} layers on average."
+    if figures.get("mean_work") is not None:
+        text += f" {figures['mean_work']:.1f} layers were run for a token."
     return text
 
 

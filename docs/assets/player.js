@@ -4,7 +4,7 @@
 (() => {
   if (customElements.get("trace-player")) return
 
-  const STEP = { emitted: [], drafted: [], parents: [], kept: 0, passes: 1, draft_passes: 0, layers: [], canvas: [], masked: [] }
+  const STEP = { emitted: [], drafted: [], parents: [], kept: 0, passes: 1, draft_passes: 0, layers: [], work: 0, canvas: [], masked: [] }
   const BEAT = 900 // milliseconds between two frames at speed 1
   const MOVES = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity }
   const ICONS = { back: "M15 5v14L6 12zM4 5h2v14H4z", play: "M7 4v16l13-8z", pause: "M6 5h4v14H6zm8 0h4v14h-4z", forward: "M9 5v14l9-7zM18 5h2v14h-2z" }

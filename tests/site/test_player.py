@@ -62,7 +62,7 @@ def steps(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def whole(run: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"masked": [], **step} for step in run["steps"]]
+    return [{"masked": [], "work": 0, **step} for step in run["steps"]]
 
 
 @pytest.mark.parametrize("id", RECORDED)
