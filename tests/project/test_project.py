@@ -14,12 +14,14 @@ from typer.main import get_command
 
 from accelgen.cli import app
 from accelgen.project.places import ROOT
+from accelgen.taxonomy.finding import find
 from accelgen.taxonomy.loading import load_taxonomy
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+COMPLETION = {"--install-completion", "--show-completion"}  # typer adds them when it runs
 TARGETS = re.findall(r"^\.PHONY: (\S+)$", MAKEFILE, flags=re.MULTILINE)
 
 
@@ -75,15 +77,20 @@ def test_the_commands_of_the_papers_exist(line: str) -> None:
         assert {word for word in words if "=" not in word} <= set(TARGETS)
     elif program == "accelgen":
         group: Any = get_command(app)
+        if words[0].startswith("-"):
+            assert words[0] in {option for parameter in group.params for option in parameter.opts} | COMPLETION
+            return
         command = group.commands[words[0]]
         if hasattr(command, "commands"):
             command = command.commands[words[1]]
         options = {option for parameter in command.params for option in parameter.opts} | {"--gamma"}
         assert {word for word in words if word.startswith("-")} <= options
-        known = {method.id for method in load_taxonomy().methods}
-        assert all(
-            word in known for word in words[1:2] if words[0] in ("run", "show", "cite", "copy") and word.islower()
-        )
+        if words[0] in ("run", "show", "cite", "copy") and not words[1].isupper():
+            assert find(load_taxonomy(), words[1])
+    elif program == "pip":
+        extras = set(PROJECT["optional-dependencies"])
+        assert words[0] == "install"
+        assert all(set(re.findall(r"\[(.*)\]", word)) <= extras for word in words)
     else:
         assert program == "pre-commit"
 
