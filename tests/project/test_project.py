@@ -85,8 +85,8 @@ def test_the_commands_of_the_papers_exist(line: str) -> None:
             command = command.commands[words[1]]
         options = {option for parameter in command.params for option in parameter.opts} | {"--gamma"}
         assert {word for word in words if word.startswith("-")} <= options
-        if words[0] in ("run", "show", "cite", "copy") and not words[1].isupper():
-            assert find(load_taxonomy(), words[1])
+        named = [word for word in words[1:2] if words[0] in ("run", "show", "cite", "copy") and not word.isupper()]
+        assert all(find(load_taxonomy(), word) for word in named)
     elif program == "pip":
         extras = set(PROJECT["optional-dependencies"])
         assert words[0] == "install"
