@@ -78,6 +78,15 @@ def train(
 
 
 @app.command()
+def measure(name: ModelName) -> None:
+    """Measure a stored model anew, and replace its figures."""
+    from accelgen.training import making
+    from accelgen.training.shelf import Shelf
+
+    _echo({name: making.measure(name, Shelf())})
+
+
+@app.command()
 def keep(names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models that are to stay.")]) -> None:
     """Say that stale models are still as their recipes would make them: a change was one of form only."""
     from accelgen.training import making

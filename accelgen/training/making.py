@@ -114,10 +114,12 @@ def keep(name: str, folder: Path = WEIGHTS) -> dict[str, Any]:
     return entry
 
 
-def quality(name: str, shelf: Shelf) -> dict[str, Any]:
-    """The figures of a stored part, measured anew."""
+def measure(name: str, shelf: Shelf) -> dict[str, Any]:
+    """Measure a stored part anew, replace its figures in the manifest, and return the entry."""
     recipe = recipe_of(name)
-    return recipe.measure(shelf, recipe.settings, shelf.load(name))
+    found = recipe.measure(shelf, recipe.settings, shelf.load(name))
+    update(name, shelf.facts(name) | {"quality": found}, folder=shelf.folder)
+    return shelf.facts(name)
 
 
 def contrast(name: str, shelf: Shelf) -> dict[str, Any]:

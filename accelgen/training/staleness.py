@@ -65,7 +65,7 @@ def reached(start: Callable[..., Any]) -> set[Callable[..., Any]]:
     found, open_ones = set[Callable[..., Any]](), [start]
     while open_ones:
         definition = open_ones.pop()
-        if definition in found or not is_judged(definition):
+        if definition in found or not (definition is start or is_judged(definition)):
             continue
         found.add(definition)
         open_ones += named(definition)

@@ -37,7 +37,7 @@ def save(name: str, part: Part, *, folder: Path = WEIGHTS, **facts: Any) -> dict
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / f"{name}.safetensors", content)
     update(name, entry, folder=folder)
-    return entry
+    return dict(manifest(folder)[name])
 
 
 def plain(value: Any) -> Any:

@@ -16,6 +16,7 @@ from reference_impls.early_exiting import calm as method
 
 THRESHOLDS = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)  # from cautious to bold
 DELTA, EPSILON = 0.25, 0.1  # the loss that is allowed, and the chance that it is larger
+NEVER = 2.0  # no confidence reaches it, so all layers run
 LIMIT = 48
 
 
@@ -36,43 +37,47 @@ def measure(shelf: Shelf, _settings: Windows, probe: method.ExitClassifier) -> d
     """How well the probe tells places where an exit agrees, and the threshold with what it costs."""
     target, exits = shelf.load("target"), exits_of(shelf)
     found = probe_figures(target, probe, shelf.held_out(), exits)
-    return found | {"calibration": calibration(target, shelf.prompts("development"), shelf.prompts("test"), exits)}
+    chosen = calibration(target, shelf.prompts("development"), exits)
+    fresh = costs(target, shelf.prompts("test"), exits, [chosen["threshold"] or NEVER])
+    return found | {"calibration": chosen, "test": {key: row[0] for key, row in fresh.items() if key != "losses"}}
 
 
 def calibration(
-    target: LanguageModel, development: Sequence[Sequence[int]], test: Sequence[Sequence[int]], exits: Sequence[int]
+    target: LanguageModel, prompts: Sequence[Sequence[int]], exits: Sequence[int]
 ) -> dict[str, Any]:
-    """CALM's threshold for greedy text, chosen after one set of prompts, and what every threshold does after another.
-
-    The loss of a prompt is one minus ROUGE-L between the early and the full text.
-    """
-
-    def texts(prompts: Sequence[Sequence[int]], threshold: float) -> list[Generation]:
-        options: dict[str, Any] = {"sampler": Sampler(0), "exits": exits, "threshold": threshold}
-        return [method.generate(target, prompt, LIMIT, **options) for prompt in prompts]
-
-    def losses(early: list[Generation], full: list[Generation]) -> list[float]:
-        return [method.textual_loss(a.tokens, b.tokens) for a, b in zip(early, full, strict=True)]
-
-    full = texts(development, 2.0)
-    chosen = method.calibrate(
-        THRESHOLDS, [losses(texts(development, t), full) for t in THRESHOLDS], delta=DELTA, epsilon=EPSILON
-    )
-    full, loss, layers = texts(test, 2.0), {}, {}
-    for threshold in THRESHOLDS:
-        early = texts(test, threshold)
-        loss[str(threshold)] = round(sum(losses(early, full)) / len(early), 4)
-        layers[str(threshold)] = round(sum(run.mean_layers or 0.0 for run in early) / len(early), 2)
+    """CALM's threshold for greedy text, chosen by Learn then Test, and what each threshold does after these prompts."""
+    found = costs(target, prompts, exits, THRESHOLDS)
     return {
         "measure": "softmax",
         "delta": DELTA,
         "epsilon": EPSILON,
-        "prompts": len(development),
-        "threshold": chosen,
-        "test_prompts": len(test),
-        "mean_loss": loss,
-        "mean_layers": layers,
+        "prompts": len(prompts),
+        "threshold": method.calibrate(THRESHOLDS, found["losses"], delta=DELTA, epsilon=EPSILON),
+        **{key: dict(zip(map(str, THRESHOLDS), found[key], strict=True)) for key in ("mean_loss", "mean_layers")},
     }
+
+
+def costs(
+    target: LanguageModel, prompts: Sequence[Sequence[int]], exits: Sequence[int], thresholds: Sequence[float]
+) -> dict[str, list[Any]]:
+    """For each threshold the losses of the prompts, their mean, and the layers that a token takes.
+
+    The loss of a prompt is one minus ROUGE-L between the early and the full text.
+    """
+
+    def texts(threshold: float) -> list[Generation]:
+        options: dict[str, Any] = {"sampler": Sampler(0), "exits": exits, "threshold": threshold}
+        return [method.generate(target, prompt, LIMIT, **options) for prompt in prompts]
+
+    full = texts(NEVER)
+    found: dict[str, list[Any]] = {"losses": [], "mean_loss": [], "mean_layers": []}
+    for threshold in thresholds:
+        early = texts(threshold)
+        lost = [method.textual_loss(a.tokens, b.tokens) for a, b in zip(early, full, strict=True)]
+        found["losses"].append(lost)
+        found["mean_loss"].append(round(sum(lost) / len(lost), 4))
+        found["mean_layers"].append(round(sum(run.mean_layers or 0.0 for run in early) / len(early), 2))
+    return found
 
 
 RECIPE = Recipe("exit-classifier", Windows(steps=1_000), train, measure, needs=("target",))

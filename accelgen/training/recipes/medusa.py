@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from accelgen.training.corpora import Side
 from accelgen.training.parts import Windows, learn
 from accelgen.training.recipe import Part, Recipe
 from accelgen.training.shelf import Shelf
@@ -28,7 +29,7 @@ def measure(shelf: Shelf, _settings: Windows, heads: method.MedusaHeads) -> dict
     """How often the first and the first five guesses are the text's; and each rank the target's, which plans trees."""
     target = shelf.load("target")
 
-    def ranks(side: str, *, own: bool) -> torch.Tensor:
+    def ranks(side: Side, *, own: bool) -> torch.Tensor:
         data = shelf.held_out(side=side)
         rows = data[: len(data) // LENGTH * LENGTH].view(-1, LENGTH).split(16)
         found = [
