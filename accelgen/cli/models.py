@@ -54,7 +54,7 @@ def show(name: ModelName, as_json: AsJson = False) -> None:
 
 @app.command()
 def train(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A model; or leave it out and say --all.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A model; or say --all instead.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of as many as the recipe says.")] = None,
     seed: Annotated[int, typer.Option(help="Of the initial weights and the order of the data.")] = 0,
     everything: Annotated[bool, typer.Option("--all", help="Whatever is stale, in order of need.")] = False,

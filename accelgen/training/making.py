@@ -43,7 +43,7 @@ def in_order(found: list[Recipe[Any]]) -> dict[str, Recipe[Any]]:
 def recipe_of(name: str) -> Recipe[Any]:
     """The recipe of a part. Raises ZooError for an unknown one."""
     if name not in recipes():
-        raise ZooError(f"no recipe makes {name!r}; there are recipes for {', '.join(recipes())}")
+        raise ZooError(f"the zoo has no model {name!r} that a recipe makes; recipes make {', '.join(recipes())}")
     return recipes()[name]
 
 

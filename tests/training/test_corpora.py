@@ -24,7 +24,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "test" / name).write_text(text(f"test_{name}"))
     names = [*NAMES, *(f"test/{name}" for name in NAMES)]
     monkeypatch.setattr(corpora, "library_files", lambda: [(name, tmp_path / name) for name in names])
-    monkeypatch.setattr(corpora, "package_files", lambda: [])
+    monkeypatch.setattr(corpora, "package_files", list)
     return tmp_path
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import pytest
 import torch
 
@@ -74,9 +77,6 @@ def test_the_zoo_is_small_and_holds_nothing_else() -> None:
 
 def test_what_is_shipped_is_what_its_recipe_says() -> None:
     """The numbers of a recipe are those that the manifest states."""
-    import json
-    from dataclasses import asdict
-
     for name, recipe in making.recipes().items():
         stated = zoo.manifest()[name]["recipe"]
         settings = json.loads(json.dumps(asdict(recipe.settings)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner, Result
 
+from accelgen.cli import app
 from accelgen.training import making, pairs, staleness, storing
 from accelgen.training.corpora import Corpus
 from accelgen.training.fit import fit, schedule
@@ -25,6 +28,7 @@ from reference_impls import zoo
 from reference_impls.core.model import Shape
 from reference_impls.zoo import storage
 from reference_impls.zoo.adapters import Adapters
+from reference_impls.zoo.tasks import side_of, task
 
 SMALL = Shape(vocab=300, dim=16, layers=2, heads=2, kv_heads=2, head_dim=8, hidden=24)
 TEXT = "def double(value):\n    return 2 * value\n\n"
@@ -108,7 +112,7 @@ def test_the_same_seed_makes_the_same_weights_and_another_others(made: Made, tmp
 def test_what_is_missing_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(zoo.ZooError, match=r"tokenizer.json is missing|the zoo has no model"):
         making.train("target", folder=tmp_path, steps=1)
-    with pytest.raises(zoo.ZooError, match="no recipe makes 'nothing'; there are recipes for"):
+    with pytest.raises(zoo.ZooError, match="no model 'nothing' that a recipe makes; recipes make "):
         making.train("nothing", folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -126,30 +130,58 @@ def test_steps_are_refused_where_there_are_none() -> None:
     assert Windows().shortened(3).steps == 3
 
 
-def test_figures_come_from_the_test_side_and_choices_from_the_development_side(tmp_path: Path) -> None:
-    """Training text, and then the other side's text, is replaced by something that would be seen."""
+class Watched(SmallShelf):
+    """Notes which sides are read, and by what part of a recipe."""
 
-    class Watched(SmallShelf):
-        asked: list[str] = []
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.read_sides: set[str] = set()
 
-        def held_out(self, count: int = 60_000, *, side: Any = "test", kind: str = "library") -> torch.Tensor:
-            self.asked.append(side)
-            return super().held_out(count, side=side, kind=kind)
+    def rows(self, library: int = 6) -> torch.Tensor:
+        """Training text."""
+        self.read_sides.add("train")
+        return super().rows(library)
 
-    shelf = Watched(tmp_path)
+    def texts(self, side: Any) -> Any:
+        """Held-out text."""
+        self.read_sides.add(side)
+        return super().texts(side)
+
+    def prompts(self, side: str = "test", count: int | None = None) -> list[list[int]]:
+        """Prompts."""
+        self.read_sides.add(side)
+        return super().prompts(side, count)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, each in making.recipes().items() if isinstance(each.settings, Windows)]
+)
+def test_a_part_learns_on_the_training_side_and_is_measured_on_the_others(name: str, made: Made) -> None:
+    shelf, small, _ = made
+    recipe, watched = small[name], Watched(shelf.folder)
+    part = recipe.train(watched, recipe.settings).module
+    assert watched.read_sides == {"train"}
+    watched.read_sides.clear()
+    recipe.measure(watched, recipe.settings, part.half().float().eval())
+    assert "test" in watched.read_sides
+    assert "train" not in watched.read_sides
+
+
+def test_no_figure_comes_from_what_was_learnt(tmp_path: Path) -> None:
+    shelf = SmallShelf(tmp_path)
     with pytest.raises(ValueError, match="no held-out side"):
-        shelf.held_out(side="train")
+        shelf.texts("train")
     with pytest.raises(ValueError, match="no figure comes from sentences that were trained on"):
         pairs.examples(zoo_task(), "train", 1)
     found = {side: {each.source for each in pairs.examples(zoo_task(), side, 40)} for side in ("test", "development")}
     learnt = {zoo_task().decode(source) for source, _ in pairs.lessons(shelf, pairs.Pairs(pairs=2_000))}
     assert not found["test"] & found["development"]
     assert not (found["test"] | found["development"]) & learnt
+    assert {side_of(source) for source in found["test"]} == {"test"}
+    assert {side_of(each.source) for each in pairs.examples(zoo_task(), count=20)} == {"test"}
 
 
 def zoo_task() -> Any:
-    from reference_impls.zoo.tasks import task
-
     return task("lite")
 
 
@@ -265,7 +297,8 @@ def test_nothing_is_begun_that_the_budget_does_not_hold(shelf: Shelf, monkeypatc
     record(shelf, a=1, alone=2)
     clock = iter(range(0, 10_000, 40))  # every look at it is 40 seconds later
     monkeypatch.setattr(making.time, "monotonic", lambda: float(next(clock)))
-    left = making.train_stale(making.in_order([trial("a", 6), trial("alone", 6)]).values(), shelf, 4, report=said.append)
+    known = making.in_order([trial("a", 6), trial("alone", 6)])
+    left = making.train_stale(known.values(), shelf, 4, report=said.append)
     assert left == {"alone": "its recipe changed; it takes 2 minutes, and 1.3 are left"}
 
 
@@ -282,7 +315,7 @@ def test_a_part_may_be_kept_when_only_the_form_changed(shelf: Shelf, monkeypatch
     making.keep("b", shelf.folder)
     assert staleness.reasons(changed, shelf.folder) == []
     assert shelf.facts("b") | {"made_from": None} == before | {"made_from": None}
-    with pytest.raises(zoo.ZooError, match="no recipe makes 'alone'"):
+    with pytest.raises(zoo.ZooError, match="no model 'alone' that a recipe makes"):
         making.keep("alone", shelf.folder)
 
 
@@ -310,6 +343,60 @@ def test_a_recipe_is_followed_into_the_method_and_the_loop_but_not_into_the_core
     assert "accelgen.training.language.exit_loss" in found
     assert "reference_impls.early_exiting.layerskip.loss" in found
     assert not [name for name in found if name.startswith(("reference_impls.core", "accelgen.training.shelf"))]
+
+
+# ---- the command --------------------------------------------------------------------------------------------------
+
+
+def accelgen(*words: str) -> Result:
+    return CliRunner().invoke(app, ["zoo", *words])
+
+
+def test_the_command_trains_what_is_stale_and_says_what_is_left(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(shelf, a=0.1, alone=9)
+    known = making.in_order([trial("a", 5), trial("alone", 5), trial("new")])
+    monkeypatch.setattr(making, "recipes", lambda: known)
+    monkeypatch.setattr("accelgen.training.shelf.Shelf", lambda: shelf)
+    result = accelgen("train", "--all", "--budget", "1")
+    assert result.exit_code == 0, result.output
+    assert result.stderr == "a: its recipe changed; it takes 0.1 minutes\n"
+    lines = result.stdout.splitlines()
+    assert lines[0] == "left:"
+    assert lines[1].startswith("  alone: its recipe changed; it takes 9 minutes, and ")
+    assert lines[2] == "  new: not trained yet; how long it takes is not recorded, so train it by its name"
+    monkeypatch.setattr(making, "recipes", lambda: {"a": known["a"]})
+    assert accelgen("train", "--all", "--budget", "1").stdout == "nothing is stale\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["train"], "name one model, or leave the name out and say --all"),
+        (["train", "a", "--all", "--budget", "1"], "name one model, or leave the name out and say --all"),
+        (["train", "a", "--budget", "1"], "--budget belongs to --all"),
+        (["train", "--all"], "--all takes a --budget in minutes"),
+        (["train", "--all", "--budget", "1", "--steps", "2"], "neither --steps nor --seed"),
+        (["train", "nothing"], "no model 'nothing' that a recipe makes"),
+        (["measure", "nothing"], "no model 'nothing' that a recipe makes"),
+        (["keep", "target", "nothing"], "no model 'nothing' that a recipe makes"),
+    ],
+)
+def test_what_the_command_cannot_do_is_one_sentence(words: list[str], sentence: str) -> None:
+    result = accelgen(*words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert sentence in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_the_list_shows_what_is_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    name, recipe = next(iter(making.recipes().items()))
+    changed = replace(recipe, settings=replace(recipe.settings, seed=99))
+    monkeypatch.setattr(making, "recipes", lambda: {name: changed, "new": trial("new")})
+    rows = {row["name"]: row for row in json.loads(accelgen("list", "--json").stdout)}
+    assert rows[name]["stale"] == ["its recipe changed"]
+    assert rows["new"]["stale"] == ["not trained yet"]
+    assert [row["stale"] for row in rows.values()].count(["no recipe makes it"]) == len(zoo.manifest()) - 1
+    assert "stale: its recipe changed" in " ".join(accelgen("list").stdout.split())
 
 
 @pytest.mark.parametrize("name", making.recipes())

@@ -42,9 +42,7 @@ def measure(shelf: Shelf, _settings: Windows, probe: method.ExitClassifier) -> d
     return found | {"calibration": chosen, "test": {key: row[0] for key, row in fresh.items() if key != "losses"}}
 
 
-def calibration(
-    target: LanguageModel, prompts: Sequence[Sequence[int]], exits: Sequence[int]
-) -> dict[str, Any]:
+def calibration(target: LanguageModel, prompts: Sequence[Sequence[int]], exits: Sequence[int]) -> dict[str, Any]:
     """CALM's threshold for greedy text, chosen by Learn then Test, and what each threshold does after these prompts."""
     found = costs(target, prompts, exits, THRESHOLDS)
     return {
