@@ -121,8 +121,8 @@ def test_a_missing_file_an_unknown_name_and_a_broken_manifest_are_one_sentence(s
     (shelf / "small.safetensors").unlink()
     with pytest.raises(zoo.ZooError, match="is missing: restore it, or train it"):
         storage.load("small", folder=shelf)
-    with pytest.raises(zoo.ZooError, match="no model 'smal'; it has small"):
-        storage.load("smal", folder=shelf)
+    with pytest.raises(zoo.ZooError, match="no model 'smaller'; it has small"):
+        storage.load("smaller", folder=shelf)
     (shelf / "manifest.json").write_text("{")
     with pytest.raises(zoo.ZooError, match="not valid JSON"):
         storage.load("small", folder=shelf)

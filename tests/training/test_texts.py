@@ -22,7 +22,7 @@ def test_text_survives_the_tokenizer() -> None:
 def test_what_is_no_text_gets_one_sentence() -> None:
     with pytest.raises(ValueError, match="the prompt is empty"):
         zoo.encode("")
-    for text in (b"caf\xe9".decode(errors="surrogateescape"), "caf\ud800"):
+    for text in (b"the\xe9".decode(errors="surrogateescape"), "the\ud800"):
         with pytest.raises(ValueError, match="the prompt is not UTF-8: its character 4 "):
             zoo.encode(text)
 
