@@ -12,7 +12,8 @@ from accelgen.training import making
 from accelgen.training.language import grow
 from accelgen.training.quality import area, distinct_trigrams, held_out_loss
 from reference_impls import zoo
-from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.layers import Shape
+from reference_impls.core.model import LanguageModel
 from reference_impls.zoo import storage
 
 TINY = Shape(vocab=50, dim=8, layers=2, heads=2, kv_heads=2, head_dim=4, hidden=12)

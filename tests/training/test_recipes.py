@@ -25,7 +25,7 @@ from accelgen.training.recipes.rest import Storing
 from accelgen.training.recipes.self_speculative_decoding import Search
 from accelgen.training.shelf import Shelf
 from reference_impls import zoo
-from reference_impls.core.model import Shape
+from reference_impls.core.layers import Shape
 from reference_impls.zoo import storage
 from reference_impls.zoo.adapters import Adapters
 from reference_impls.zoo.tasks import side_of, task

@@ -13,7 +13,8 @@ from torch import nn
 from accelgen.training import storing
 from accelgen.training.recipe import Part
 from reference_impls import zoo
-from reference_impls.core.model import LanguageModel, Shape
+from reference_impls.core.layers import Shape
+from reference_impls.core.model import LanguageModel
 from reference_impls.zoo import storage
 from reference_impls.zoo.skip_set import SkipSet
 
