@@ -14,7 +14,7 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 from accelgen.cli import app
-from accelgen.training import making, pairs, staleness, storing
+from accelgen.training import making, sentence_pairs, staleness, storing
 from accelgen.training.corpora import Corpus
 from accelgen.training.fit import fit, schedule
 from accelgen.training.language import Growth, Phase
@@ -56,7 +56,7 @@ def shortened(settings: Any) -> Any:
             return replace(settings, shape=settings.shape and SMALL, phases=phases, exits=settings.exits and (1, 2))
         case Windows():
             return replace(settings, steps=2, batch=2, length=32)
-        case pairs.Pairs():
+        case sentence_pairs.Pairs():
             return replace(settings, steps=3, pairs=40, batch=4)
         case Search():
             return replace(settings, rounds=2, texts=2, limit=4)
@@ -72,7 +72,7 @@ Made = tuple[Shelf, dict[str, Recipe[Any]], dict[str, Any]]
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     """A shelf on which every recipe was made once, these small recipes, and the manifest entries."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pairs, "COUNT", 4)
+        patch.setattr(sentence_pairs, "COUNT", 4)
         for module in (nart_crf, nat_fertility):
             patch.setattr(module, "TRIALS", 1)
         shelf = SmallShelf(tmp_path_factory.mktemp("shelf"))
@@ -172,13 +172,18 @@ def test_no_figure_comes_from_what_was_learnt(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no held-out side"):
         shelf.texts("train")
     with pytest.raises(ValueError, match="no figure comes from sentences that were trained on"):
-        pairs.examples(zoo_task(), "train", 1)
-    found = {side: {each.source for each in pairs.examples(zoo_task(), side, 40)} for side in ("test", "development")}
-    learnt = {zoo_task().decode(source) for source, _ in pairs.lessons(shelf, pairs.Pairs(pairs=2_000))}
+        sentence_pairs.examples(zoo_task(), "train", 1)
+    found = {
+        side: {each.source for each in sentence_pairs.examples(zoo_task(), side, 40)}
+        for side in ("test", "development")
+    }
+    learnt = {
+        zoo_task().decode(source) for source, _ in sentence_pairs.lessons(shelf, sentence_pairs.Pairs(pairs=2_000))
+    }
     assert not found["test"] & found["development"]
     assert not (found["test"] | found["development"]) & learnt
     assert {side_of(source) for source in found["test"]} == {"test"}
-    assert {side_of(each.source) for each in pairs.examples(zoo_task(), count=20)} == {"test"}
+    assert {side_of(each.source) for each in sentence_pairs.examples(zoo_task(), count=20)} == {"test"}
 
 
 def zoo_task() -> Any:

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from accelgen.training.pairs import Pairs, corpus, examples, judged, learn, lessons, shape_for
 from accelgen.training.recipe import Part, Recipe
+from accelgen.training.sentence_pairs import Pairs, corpus, examples, judged, learn, lessons, shape_for
 from accelgen.training.shelf import Shelf
 from reference_impls.non_autoregressive import mask_predict as method
 from reference_impls.zoo.tasks import MASK, PAD, Example, task

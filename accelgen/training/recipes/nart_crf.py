@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from accelgen.training.pairs import Pairs, corpus, examples, judged, learn, lessons, shape_for
 from accelgen.training.recipe import Part, Recipe
+from accelgen.training.sentence_pairs import Pairs, corpus, examples, judged, learn, lessons, shape_for
 from accelgen.training.shelf import Shelf
 from reference_impls.non_autoregressive import nart_crf as method
 from reference_impls.zoo.tasks import END, PAD, Example, task

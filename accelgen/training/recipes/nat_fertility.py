@@ -6,8 +6,8 @@ from functools import partial
 from typing import Any
 
 from accelgen.training.alignment import fertilities
-from accelgen.training.pairs import Pairs, corpus, examples, judged, learn, lessons, shape_for
 from accelgen.training.recipe import Part, Recipe
+from accelgen.training.sentence_pairs import Pairs, corpus, examples, judged, learn, lessons, shape_for
 from accelgen.training.shelf import Shelf
 from reference_impls.core.sampling import Sampler
 from reference_impls.non_autoregressive import nat_fertility as method

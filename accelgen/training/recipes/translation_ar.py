@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from accelgen.training.pairs import (
+from accelgen.training.recipe import Part, Recipe
+from accelgen.training.sentence_pairs import (
     Pairs,
     autoregressive_loss,
     corpus,
@@ -16,7 +17,6 @@ from accelgen.training.pairs import (
     translate_all,
     verdict,
 )  # fmt: skip
-from accelgen.training.recipe import Part, Recipe
 from accelgen.training.shelf import Shelf
 from reference_impls.core.seq2seq import EncoderDecoder
 from reference_impls.zoo.tasks import task

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from accelgen.training import making, pairs
+from accelgen.training import making, sentence_pairs
 from accelgen.training.recipes import nart_crf, nat_fertility
 from accelgen.training.shelf import Shelf
 from reference_impls import zoo
@@ -18,7 +18,7 @@ from reference_impls.zoo.tasks import END, MASK, Task, task
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> Any:
     """What a recipe measures of its shipped part, on few sentences."""
-    monkeypatch.setattr(pairs, "COUNT", 50)
+    monkeypatch.setattr(sentence_pairs, "COUNT", 50)
     for module in (nart_crf, nat_fertility):
         monkeypatch.setattr(module, "TRIALS", 1)
     shelf = Shelf()
@@ -76,28 +76,28 @@ def test_more_iterations_mix_the_spellings_less(figures: Any) -> None:
 def test_the_batched_translations_are_those_of_translate() -> None:
     model, own = zoo.load("translation-ar"), task("lite")
     sources = [source for source, _ in own.pairs(12, "test")]
-    for source, found in zip(sources, pairs.translate_all(model, sources, own.longest), strict=True):
+    for source, found in zip(sources, sentence_pairs.translate_all(model, sources, own.longest), strict=True):
         assert translate(model, source, own.longest, sampler=Sampler(0), eos=END).tokens == [*found, END]
 
 
 def test_a_verdict_counts_what_is_right() -> None:
     own: Task = task("frh")
-    found = pairs.examples(own, count=4)
+    found = sentence_pairs.examples(own, count=4)
     answers = [own.encode(each.references[0]) for each in found]
     mixed = [*answers[1][:-2], *own.encode(found[1].references[1])[-2:]]
     outputs = [answers[0], mixed, answers[2][:-1], [MASK] * len(answers[3])]
     assert own.is_mixed(mixed, found[1])
-    assert pairs.verdict(own, found, outputs) == {"exact_match": 0.25, "right_length": 0.75, "mixed": 0.25}
+    assert sentence_pairs.verdict(own, found, outputs) == {"exact_match": 0.25, "right_length": 0.75, "mixed": 0.25}
 
 
 def test_without_a_teacher_the_targets_take_every_form_and_with_one_the_teachers() -> None:
-    settings, shelf, own = pairs.Pairs(pairs=30), Shelf(), task("lite")
-    raw = pairs.lessons(shelf, settings)
-    taught = pairs.lessons(shelf, pairs.Pairs(pairs=30, teacher="translation-ar"))
+    settings, shelf, own = sentence_pairs.Pairs(pairs=30), Shelf(), task("lite")
+    raw = sentence_pairs.lessons(shelf, settings)
+    taught = sentence_pairs.lessons(shelf, sentence_pairs.Pairs(pairs=30, teacher="translation-ar"))
     assert raw == own.pairs(30, "train")
     assert [source for source, _ in raw] == [source for source, _ in taught]
     teacher = zoo.load("translation-ar")
-    assert [target for _, target in taught] == pairs.translate_all(teacher, [s for s, _ in raw], own.longest)
+    assert [target for _, target in taught] == sentence_pairs.translate_all(teacher, [s for s, _ in raw], own.longest)
     assert raw != taught
 
 
