@@ -22,6 +22,7 @@ from reference_impls import zoo
 from reference_impls.core.device import find_device
 from reference_impls.core.from_transformers import check_config, from_weights, shape_of
 from reference_impls.core.layers import Shape
+from reference_impls.zoo.texts import check_unicode
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -44,6 +45,7 @@ class Checkpoint:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, with what the tokenizer puts before it. Raises ValueError where there is nothing."""
+        check_unicode(text)
         tokens = self.tokenizer.encode(text)
         if not tokens:
             raise ValueError("the prompt is empty; give at least one character")

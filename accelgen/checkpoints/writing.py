@@ -17,15 +17,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from accelgen.project.files import write_whole
-from accelgen.training.language import END, PHASES
-from accelgen.training.recipes import blank
 from reference_impls import zoo
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
 from reference_impls.zoo.errors import ZooError
+from reference_impls.zoo.storage import class_of
+from reference_impls.zoo.texts import END_OF_TEXT
 
 DEFAULT = ("target", "drafter")
-CONTEXT = max(phase.length for phases in PHASES.values() for phase in phases)  # tokens; no longer text was trained on
 ENDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}  # token 0 stands between two texts
 
 
@@ -55,9 +54,15 @@ def language_model(name: str) -> LanguageModel:
     """A model of the zoo that continues a text by itself. Raises ZooError for any other part."""
     model = zoo.load(name)
     if not isinstance(model, LanguageModel):
-        whole = ", ".join(known for known in zoo.manifest() if isinstance(blank(known), LanguageModel))
+        whole = ", ".join(known for known, entry in zoo.manifest().items() if class_of(known, entry) is LanguageModel)
         raise ZooError(f"{name!r} is no language model of its own, so it has no such checkpoint; these are: {whole}")
     return model
+
+
+def context() -> int:
+    """Tokens of the longest text that a language model of the zoo was trained on."""
+    recipes = (entry["recipe"] for entry in zoo.manifest().values())
+    return max(int(phase["length"]) for recipe in recipes for phase in recipe.get("phases", ()))
 
 
 def check_places(folder: Path, names: Sequence[str]) -> None:
@@ -80,8 +85,8 @@ def write_checkpoint(folder: Path, model: LanguageModel) -> None:
         "generation_config.json": ENDS,
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            **dict.fromkeys(("bos_token", "eos_token", "pad_token"), END),
-            "model_max_length": CONTEXT,
+            **dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT),
+            "model_max_length": context(),
             "clean_up_tokenization_spaces": False,
         },
     }
@@ -109,7 +114,7 @@ def config(model: LanguageModel) -> dict[str, Any]:
         "rms_norm_eps": shape.eps,
         "rope_theta": shape.rope_theta,
         "rope_parameters": {"rope_type": "default", "rope_theta": shape.rope_theta},
-        "max_position_embeddings": CONTEXT,
+        "max_position_embeddings": context(),
         "tie_word_embeddings": shape.tied,
         "dtype": dtype,
         "torch_dtype": dtype,

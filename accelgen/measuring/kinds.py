@@ -214,7 +214,7 @@ class Translate(Kind):
         """The first `count` held-out sentences, with all their right translations."""
         from reference_impls.zoo.tasks import task
 
-        return list(itertools.islice(task("lite").examples(held_out=True), count))
+        return list(itertools.islice(task("lite").examples(), count))
 
     def texts(self, count: int) -> list[str]:
         """Held-out sentences, as many as anybody asks for."""

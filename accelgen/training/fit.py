@@ -43,10 +43,8 @@ def fit(
     other_rate: float = 1e-2,
     decay: float = 0.5,
     title: str = "training",
-    every: int = 0,
-    report: Callable[[int], str] | None = None,
 ) -> list[float]:
-    """Minimise `loss(step)` and return its course. A progress bar shows the running mean; `report` adds a line.
+    """Minimise `loss(step)` and return its course. A progress bar shows the running mean.
 
     Raises FloatingPointError when the loss stops being finite, before the weights are spoiled further.
     """
@@ -71,6 +69,4 @@ def fit(
             course.append(value.item())
             recent = course[-100:]
             bar.update(task, advance=1, description=f"{title}: loss {sum(recent) / len(recent):.3f}")
-            if report is not None and every and (step + 1) % every == 0:
-                bar.console.print(f"step {step + 1}: {report(step)}")
     return course

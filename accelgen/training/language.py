@@ -1,35 +1,24 @@
-"""The zoo's language models: a two-layer drafter, and a target grown from it to twelve and then twenty-four layers.
-
-The target's last phase follows the recipe of LayerSkip, so that it can be read out after any layer.
-"""
+"""Language models that learn from the corpus, phase by phase, and grow between the phases."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from accelgen.project.files import write_whole
+from accelgen.training.corpora import licences, windows
 from accelgen.training.fit import fit
-from accelgen.training.quality import quality
+from accelgen.training.recipe import Settings
+from accelgen.training.shelf import Shelf
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
 from reference_impls.early_exiting import layerskip
-from reference_impls.zoo.corpus import encode, licences, read_corpus
-from reference_impls.zoo.storage import load_state, save
-
-VOCABULARY = 2048
-END = "<|endoftext|>"  # token 0: stands before every file, so it begins and ends a text
-DRAFTER = Shape(vocab=VOCABULARY, dim=128, layers=2, heads=4, kv_heads=4, head_dim=32, hidden=352)
-TARGET = dataclasses.replace(DRAFTER, layers=24)
-EXITS = (2, 4, 6, 8, 12, 16, 20)  # after these layers the target can be read out
-EXIT_WEIGHT = 0.3
+from reference_impls.zoo.texts import END_OF_TEXT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,36 +36,39 @@ class Phase:
     dropout: float = 0.0  # LayerSkip's, of the last layer; above 0 the whole recipe of LayerSkip applies
 
 
-PHASES = {
-    "drafter": (
-        Phase(2, 10_000, 6, 256, (6e-3, 1e-2), 0.5, library=2, seed=0),
-        Phase(2, 2_500, 3, 512, (3e-3, 3e-3), 1.0, library=6, seed=3),
-    ),
-    "target": (
-        Phase(12, 2_500, 6, 256, (4e-3, 5e-3), 0.0, library=6, seed=1),
-        Phase(24, 2_700, 3, 512, (4e-3, 4e-3), 0.6, library=6, seed=2),
-        Phase(24, 1_200, 3, 512, (3e-3, 3e-3), 0.8, library=6, seed=4, dropout=0.1),
-    ),
-}
+@dataclasses.dataclass(frozen=True)
+class Growth(Settings):
+    """The phases of a model. After the layers in `exits` it learns to be read out, with this weight in the loss.
+
+    `shape` is that of a model that begins with nothing; others begin with what they stand on.
+    """
+
+    shape: Shape | None = None
+    phases: tuple[Phase, ...] = ()
+    exits: tuple[int, ...] = ()
+    exit_weight: float = 0.0
+
+    def shortened(self, steps: int) -> Self:
+        """The same phases with so many steps each."""
+        return dataclasses.replace(self, phases=tuple(dataclasses.replace(each, steps=steps) for each in self.phases))
 
 
-def train_tokenizer(texts: list[str]) -> Tokenizer:
-    """A byte-level BPE of 2048 tokens, learnt from every third text of the corpus."""
+def corpus(_settings: Settings) -> dict[str, Any]:
+    """What the manifest says of the text that is learnt from."""
+    return {"what": "Python source of the standard library and of installed packages", "licences": licences()}
+
+
+def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
+    """A byte-level BPE of so many tokens, learnt from every third text of the corpus."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+        vocab_size=vocabulary, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(texts[::3], trainer)
     return tokenizer
-
-
-def windows(data: Tensor, count: int, length: int, generator: torch.Generator) -> Tensor:
-    """`count` random windows of `length` + 1 tokens [count, length + 1]."""
-    starts = torch.randint(len(data) - length - 1, (count, 1), generator=generator)
-    return data[starts + torch.arange(length + 1)].long()
 
 
 def grow(model: LanguageModel, layers: int) -> LanguageModel:
@@ -101,63 +93,30 @@ def next_token_loss(model: LanguageModel, x: Tensor) -> Tensor:
     return F.cross_entropy(logits.float().flatten(0, 1), x[:, 1:].flatten())
 
 
-def exit_loss(model: LanguageModel, x: Tensor, exit_layer: int) -> Tensor:
-    """Cross-entropy of the last layer plus EXIT_WEIGHT times that of one exit, read with the same head."""
+def exit_loss(model: LanguageModel, x: Tensor, exit_layer: int, weight: float) -> Tensor:
+    """Cross-entropy of the last layer plus `weight` times that of one exit, read with the same head."""
     hidden = model.run(model.embed(x[:, :-1]), layers=range(exit_layer))
     final = model.run(hidden, layers=range(exit_layer, model.shape.layers))
     early, late = (F.cross_entropy(model.logits(h).float().flatten(0, 1), x[:, 1:].flatten()) for h in (hidden, final))
-    return late + EXIT_WEIGHT * early
+    return late + weight * early
 
 
-def blank(name: str) -> LanguageModel:
-    """An untrained model of this family of the zoo."""
-    return LanguageModel({"drafter": DRAFTER, "target": TARGET}[name])
-
-
-def train(name: str, *, folder: Path, steps: int | None = None, seed: int = 0) -> dict[str, Any]:
-    """Train and store one model of this family; what it stands on must be in `folder` already."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return train_stack(name, folder, steps, seed)
-
-
-def train_stack(name: str, folder: Path, steps: int | None, seed: int) -> dict[str, Any]:
-    """The drafter from nothing, or the target grown from the drafter."""
-    if name == "drafter":
-        tokenizer = train_tokenizer(read_corpus()["train"])
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
-        model = LanguageModel(DRAFTER)
-        silence(model, range(DRAFTER.layers))
-    else:
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        model = LanguageModel(DRAFTER)
-        model.load_state_dict(load_state("drafter", folder=folder))
-    for planned in PHASES[name]:
-        data = encode(read_corpus(planned.library)["train"], tokenizer)
+def learn(shelf: Shelf, model: LanguageModel, settings: Growth) -> LanguageModel:
+    """The model after all phases, trained in place where it need not grow."""
+    for planned in settings.phases:
         if planned.layers > model.shape.layers:
             model = grow(model, planned.layers)
-        phase = dataclasses.replace(planned, steps=steps or planned.steps, seed=planned.seed + seed)
-        train_language_model(model, data, phase)
-    exits = EXITS if name == "target" else ()
-    recipe = {
-        "phases": [dataclasses.asdict(phase) for phase in PHASES[name]],
-        **({"exits": list(exits), "exit_weight": EXIT_WEIGHT} if exits else {}),
-        "seed": seed,
-        "shape": dataclasses.asdict(model.shape),
-    }
-    corpus = {"what": "Python source of the standard library and of installed packages", "licences": licences()}
-    return save(
-        name, model, folder=folder, recipe=recipe, corpus=corpus, quality=quality(model.eval(), tokenizer, exits)
-    )
+        learn_phase(model, shelf.rows(planned.library), settings, planned)
+    return model
 
 
-def train_language_model(
-    model: LanguageModel, data: Tensor, phase: Phase, *, report: Callable[[int], str] | None = None, every: int = 500
-) -> list[float]:
-    """Train on random windows of data [tokens]; a deep model trains some exits along with its last layer."""
-    generator = torch.Generator().manual_seed(phase.seed)
-    depths = [e for e in EXITS if e < model.shape.layers]
+def learn_phase(model: LanguageModel, data: Tensor, settings: Growth, phase: Phase) -> list[float]:
+    """Train on random windows of data [tokens]; a model with exits trains one of them a step along with its last layer.
+
+    Returns the course of the loss.
+    """
+    generator = torch.Generator().manual_seed(phase.seed + settings.seed)
+    depths = [e for e in settings.exits if e < model.shape.layers]
     model.embedding.is_table = True  # type: ignore[attr-defined]
 
     def loss(step: int) -> Tensor:
@@ -165,10 +124,17 @@ def train_language_model(
         with torch.autocast("cpu", torch.bfloat16):
             if phase.dropout:
                 return layerskip.loss(model, x, step, dropout=phase.dropout, generator=generator)
-            return exit_loss(model, x, depths[step % len(depths)]) if depths else next_token_loss(model, x)
+            if depths:
+                return exit_loss(model, x, depths[step % len(depths)], settings.exit_weight)
+            return next_token_loss(model, x)
 
     matrix_rate, other_rate = phase.rates
     return fit(
         model.parameters(), loss, phase.steps, matrix_rate=matrix_rate, other_rate=other_rate, decay=phase.decay,
-        title=f"{model.shape.layers} layers", report=report, every=every,
+        title=f"{model.shape.layers} layers",
     )  # fmt: skip
+
+
+def thawed(model: LanguageModel) -> LanguageModel:
+    """A stored model, ready to learn again."""
+    return model.train().requires_grad_(requires_grad=True)

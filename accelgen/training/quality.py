@@ -1,24 +1,22 @@
-"""How good the zoo's language models are: held-out loss, variety of text, heads, probe, and a calibrated threshold."""
+"""How good language models and what stands on them are: held-out loss, variety of text, heads, features, a probe."""
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from accelgen.training.shelf import Shelf
 from reference_impls.baselines.autoregressive import generate
-from reference_impls.core.generation import Generation
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
-from reference_impls.early_exiting import calm
-from reference_impls.zoo.corpus import encode, prompts, read_corpus
 
-THRESHOLDS = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)  # of early exiting, from cautious to bold
+TOKENS, LENGTH = 100_000, 512  # of each kind of text, and of each window, that the loss is measured on
 
 
 @torch.inference_mode()
@@ -43,27 +41,27 @@ def distinct_trigrams(texts: Sequence[Sequence[int]]) -> float:
     return sum(shares) / len(shares)
 
 
-def quality(
-    model: LanguageModel, tokenizer: Tokenizer, exits: Sequence[int], *, tokens: int = 100_000, length: int = 512
-) -> dict[str, Any]:
-    """Held-out figures: loss by split and by exit, and how varied the text is that the model writes."""
-    splits = read_corpus()
-    del splits["train"]
-    found: dict[str, Any] = {"held_out": {}, "windows": length}
-    for split, texts in splits.items():
-        data = encode(texts, tokenizer)
-        per_byte = len(data) / sum(len(text.encode()) for text in texts)
-        nats = held_out_loss(model, data[:tokens], length=length)
+def language_figures(shelf: Shelf, model: LanguageModel) -> dict[str, Any]:
+    """Loss by kind of text that nothing is trained on, and how varied the text is that the model writes."""
+    found: dict[str, Any] = {"held_out": {}, "windows": LENGTH}
+    for kind, texts in shelf.texts("test").items():
+        per_byte = len(shelf.held_out(kind=kind, count=sys.maxsize)) / sum(len(text.encode()) for text in texts)
+        nats = held_out_loss(model, shelf.held_out(TOKENS, kind=kind), length=LENGTH)
         bits = nats * per_byte / math.log(2)
-        found["held_out"][split] = {"nats_per_token": round(nats, 4), "bits_per_byte": round(bits, 4)}
-        if split == "library" and exits:
-            early = {str(e): held_out_loss(model, data[:tokens], length=length, exit_layer=e) for e in exits}
-            found["exits_nats_per_token"] = {e: round(loss, 4) for e, loss in early.items()}
+        found["held_out"][kind] = {"nats_per_token": round(nats, 4), "bits_per_byte": round(bits, 4)}
+    prompts = shelf.prompts(count=24)
     for name, temperature in (("greedy", 0.0), ("temperature_0.8", 0.8)):
         sampler = Sampler(temperature)
-        written = [generate(model, tokenizer.encode(p).ids, 128, sampler=sampler).tokens for p in prompts()[:24]]
+        written = [generate(model, prompt, 128, sampler=sampler).tokens for prompt in prompts]
         found.setdefault("distinct_3_grams", {})[name] = round(distinct_trigrams(written), 3)
     return found
+
+
+def exit_losses(shelf: Shelf, model: LanguageModel, exits: Sequence[int]) -> dict[str, Any]:
+    """Loss of a model that is read out after each of these layers."""
+    data = shelf.held_out(TOKENS)
+    losses = {str(e): held_out_loss(model, data, length=LENGTH, exit_layer=e) for e in exits if e < model.shape.layers}
+    return {"exits_nats_per_token": {e: round(loss, 4) for e, loss in losses.items()}}
 
 
 @torch.inference_mode()
@@ -106,56 +104,33 @@ def feature_accuracy(
 
 
 @torch.inference_mode()
-def probe_accuracy(
+def probe_figures(
     target: LanguageModel, probe: nn.Module, data: Tensor, exits: Sequence[int], length: int = 256
 ) -> dict[str, Any]:
-    """How often the probe is right about whether an exit agrees with the last layer, and how often they agree."""
+    """How often an exit agrees with the last layer, and how well the probe tells such places from the others."""
     rows = data[: len(data) // length * length].view(-1, length)[:64]
     states, x = [], target.embed(rows)
     for start, stop in zip([0, *exits], [*exits, target.shape.layers], strict=True):
         x = target.run(x, layers=range(start, stop))
         states.append(x)
     final = target.logits(x).argmax(-1)
-    found: dict[str, Any] = {"held_out_agreement": {}, "held_out_probe_accuracy": {}}
+    found: dict[str, Any] = {"held_out_agreement": {}, "held_out_probe_auc": {}}
     for depth, state in zip(exits, states, strict=False):
         agrees = target.logits(state).argmax(-1) == final
-        right = probe(state).argmax(-1).bool() == agrees
+        believed = probe(state).softmax(-1)[..., 1]
         found["held_out_agreement"][str(depth)] = round(float(agrees.float().mean()), 4)
-        found["held_out_probe_accuracy"][str(depth)] = round(float(right.float().mean()), 4)
+        found["held_out_probe_auc"][str(depth)] = round(area(believed.flatten(), agrees.flatten()), 4)
     return found
 
 
-def calibration(
-    target: LanguageModel,
-    sources: Sequence[Sequence[int]],
-    exits: Sequence[int],
-    *,
-    delta: float = 0.25,
-    epsilon: float = 0.1,
-    limit: int = 48,
-) -> dict[str, Any]:
-    """CALM's threshold for greedy text after these prompts, chosen by Learn then Test, and what it costs.
+def area(score: Tensor, wanted: Tensor) -> float:
+    """Area under the ROC curve: the chance that a wanted place [n] scores above another one; equal scores count half.
 
-    The loss of a prompt is one minus ROUGE-L between the early and the full text.
+    1/2 is a guess, however rare the wanted places are, which plain accuracy hides (Fawcett, 2006, section 7).
     """
-
-    def texts(threshold: float) -> list[Generation]:
-        sampler = Sampler(0)
-        return [calm.generate(target, s, limit, sampler=sampler, exits=exits, threshold=threshold) for s in sources]
-
-    full = texts(2.0)
-    losses, layers = [], []
-    for threshold in THRESHOLDS:
-        early = texts(threshold)
-        losses.append([calm.textual_loss(a.tokens, b.tokens) for a, b in zip(early, full, strict=True)])
-        layers.append(sum(run.mean_layers or 0.0 for run in early) / len(early))
-    chosen = calm.calibrate(THRESHOLDS, losses, delta=delta, epsilon=epsilon)
-    return {
-        "measure": "softmax",
-        "delta": delta,
-        "epsilon": epsilon,
-        "prompts": len(sources),
-        "threshold": chosen,
-        "mean_loss": {str(t): round(sum(row) / len(row), 4) for t, row in zip(THRESHOLDS, losses, strict=True)},
-        "mean_layers": {str(t): round(n, 2) for t, n in zip(THRESHOLDS, layers, strict=True)},
-    }
+    _, inverse, counts = score.double().unique(return_inverse=True, return_counts=True)
+    rank = counts.cumsum(0) - (counts - 1) / 2  # the mean rank of equal scores, from 1 on
+    positive, negative = int(wanted.sum()), int((~wanted).sum())
+    if not positive or not negative:
+        return float("nan")
+    return float((rank[inverse][wanted].sum() - positive * (positive + 1) / 2) / (positive * negative))

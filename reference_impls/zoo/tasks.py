@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from num2words import num2words
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PAD, END, MASK = 0, 1, 2  # the first tokens of every vocabulary
 SPECIAL = ("<pad>", "<end>", "<mask>")
 HELD_OUT = 50  # one source in so many never comes into training
+Side = Literal["train", "development", "test"]
 
 NAMES = (
     "Anna", "Ben", "Clara", "David", "Emma", "Felix", "Julia", "Lena", "Lukas", "Martin", "Max", "Nina", "Paul",
@@ -116,19 +117,21 @@ class Task(ABC):
         """A decoded text as one writes it."""
         return text.replace("@@ ", "").replace("- ", "-").replace(" ,", ",").replace(" .", ".")
 
-    def examples(self, *, held_out: bool, seed: int = 0) -> Iterator[Example]:
-        """Distinct examples without end. The hash of a source alone decides on which side of the split it lies."""
+    def examples(self, side: Side = "test", *, seed: int = 0) -> Iterator[Example]:
+        """Distinct examples without end. The hash of a source alone decides on which `side` it lies."""
+        if side not in ("train", "development", "test"):
+            raise ValueError(f"a task has no side {side!r}; its sides are train, development and test")
         chance, seen = random.Random(seed), set()
         while True:
             example = self.draw(chance)
-            if example.source not in seen and is_held_out(example.source) == held_out:
+            if example.source not in seen and side_of(example.source) == side:
                 seen.add(example.source)
                 yield example
 
-    def pairs(self, count: int, *, held_out: bool = False, seed: int = 0) -> list[tuple[list[int], list[int]]]:
+    def pairs(self, count: int, side: Side, *, seed: int = 0) -> list[tuple[list[int], list[int]]]:
         """`count` encoded pairs; each target is one reference, chosen at random with the shares of `modes`."""
         chance = random.Random(f"{seed} modes")
-        found = islice(self.examples(held_out=held_out, seed=seed), count)
+        found = islice(self.examples(side, seed=seed), count)
         return [(self.encode(e.source), self.encode(chance.choices(e.references, self.modes)[0])) for e in found]
 
     def is_correct(self, tokens: Sequence[int], example: Example) -> bool:
@@ -260,9 +263,14 @@ def clean(tokens: Iterable[int]) -> list[int]:
     return kept
 
 
-def is_held_out(source: str) -> bool:
-    """Whether a source belongs to the held-out side of the split, decided by its hash."""
-    return int.from_bytes(hashlib.sha256(source.encode()).digest()[:4], "big") % HELD_OUT == 0
+def side_of(source: str) -> Side:
+    """The side of a source, decided by its hash: of those that are held out, one half is for choices, one for figures.
+
+    What is chosen by trial, such as how many lengths are tried, is chosen on `development`; figures are from `test`.
+    """
+    place = int.from_bytes(hashlib.sha256(source.encode()).digest()[:4], "big") % (2 * HELD_OUT)
+    sides: dict[int, Side] = {0: "test", HELD_OUT: "development"}
+    return sides.get(place, "train")
 
 
 TASKS = {kind.name: kind for kind in (Lite, Frh)}

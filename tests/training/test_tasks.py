@@ -23,7 +23,7 @@ from reference_impls.zoo.tasks import (
     Task,
     compound,
     hyphenated,
-    is_held_out,
+    side_of,
     task,
     words,
 )  # fmt: skip
@@ -32,7 +32,7 @@ each_task = pytest.mark.parametrize("own", [task(name) for name in TASKS], ids=T
 
 
 def some(own: Task, count: int = 300, **options: Any) -> list[Example]:
-    return list(islice(own.examples(**{"held_out": False, **options}), count))
+    return list(islice(own.examples(**{"side": "train", **options}), count))
 
 
 @each_task
@@ -44,13 +44,16 @@ def test_examples_are_distinct_and_the_same_every_time(own: Task) -> None:
 
 
 @each_task
-def test_the_split_depends_on_the_source_alone(own: Task) -> None:
-    train, held_out = some(own), some(own, 10, held_out=True)
-    assert not any(is_held_out(example.source) for example in train)
-    assert all(is_held_out(example.source) for example in held_out)
+def test_the_side_depends_on_the_source_alone(own: Task) -> None:
+    for side in ("train", "development", "test"):
+        assert {side_of(example.source) for example in some(own, 10, side=side)} == {side}
+    assert next(own.examples()) == next(own.examples("test"))
     drawn = random.Random(5)
-    share = sum(is_held_out(own.draw(drawn).source) for _ in range(1000)) / 1000
-    assert 0.5 / HELD_OUT < share < 1.5 / HELD_OUT
+    sides = Counter(side_of(own.draw(drawn).source) for _ in range(8000))
+    for side in ("development", "test"):
+        assert 0.6 / (2 * HELD_OUT) < sides[side] / 8000 < 1.4 / (2 * HELD_OUT)
+    with pytest.raises(ValueError, match="a task has no side 'held out'"):
+        some(own, 1, side="held out")
 
 
 @each_task
@@ -74,12 +77,12 @@ def test_all_references_have_the_same_length_and_differ(own: Task) -> None:
 
 @each_task
 def test_raw_targets_take_each_mode_with_its_share(own: Task) -> None:
-    pairs = own.pairs(1000)
+    pairs = own.pairs(1000, "train")
     references = [example.references for example in some(own, 1000)]
     modes = Counter(r.index(own.decode(target)) for r, (_, target) in zip(references, pairs, strict=True))
     for mode, share in enumerate(own.modes):
         assert abs(modes[mode] / 1000 - share) < 0.05
-    assert pairs == own.pairs(1000)
+    assert pairs == own.pairs(1000, "train")
 
 
 @each_task

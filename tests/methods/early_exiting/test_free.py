@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from layer_tokens import layer_tokens
 
-from accelgen.training.free_adapters import loss as adapters_loss
+from accelgen.training.recipes.free import loss as adapters_loss
 from reference_impls.baselines.autoregressive import generate as autoregressive
 from reference_impls.core.generation import Generation
 from reference_impls.core.model import LanguageModel

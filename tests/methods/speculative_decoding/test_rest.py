@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import accumulate, takewhile
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from accelgen.training import datastore
-from accelgen.training.datastore import retrieval
+from accelgen.training.corpora import Corpus
+from accelgen.training.recipes.rest import RECIPE, retrieval
+from accelgen.training.shelf import Shelf
 from reference_impls import zoo
 from reference_impls.core.generation import Generation
 from reference_impls.core.sampling import Sampler
@@ -20,7 +21,6 @@ from reference_impls.speculative_decoding.rest import Datastore, generate, suffi
 from reference_impls.testing import Scene, options
 from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
 from reference_impls.testing.tiny import Foresight, flat_model, varied_model
-from reference_impls.zoo import corpus, storage
 
 MUTANTS = [
     ("suffixes-sorted-by-two-tokens", "        width *= 2\n", "        break\n"),
@@ -217,25 +217,13 @@ def test_a_datastore_of_another_tokenizer_is_one_sentence() -> None:
         generate(varied_model(), [5, 3], 3, datastore=Datastore([5, 11]), sampler=Sampler(0))
 
 
-def test_the_recipe_stores_training_files_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [f"module_{i}.py" for i in range(40)] + [f"test/module_{i}.py" for i in range(40)]
-    for i, name in enumerate(names):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(f"value = {i}\n", encoding="utf-8")
-    monkeypatch.setattr(datastore, "library_files", lambda: [(name, tmp_path / name) for name in names])
-    monkeypatch.setattr(datastore, "read_corpus", lambda: {"library": ["value = 7\n" * 9]})
-    (tmp_path / "tokenizer.json").write_bytes((storage.WEIGHTS / "tokenizer.json").read_bytes())
-    entry = datastore.train("rest-datastore", folder=tmp_path)
-    stored = storage.load_state("rest-datastore", folder=tmp_path)["tokens"]
+def test_the_recipe_stores_training_files_as_they_are() -> None:
+    texts = [f"value = {i}\n" for i in range(40)]
+    shelf = Shelf(read=lambda _: Corpus(["never stored"], texts, {}, {"library": ["value = 7\n" * 9]}))
+    part = RECIPE.train(shelf, RECIPE.settings)
+    stored = part.module.tokens
     assert stored.dtype == torch.int16
-    assert entry["parameters"] == len(stored) < datastore.LENGTH
-    texts = sorted(Path(tmp_path / name).read_text() for name in names[:40] if not corpus.is_held_out(name))
-    assert sorted(zoo.decode(stored.tolist()).split("<|endoftext|>")) == ["", *texts]
-    assert len(texts) < 40
-    assert entry["quality"]["held_out"]["nodes_16"]["kept_per_step"] > 0
-
-
-def test_whole_numbers_are_not_stored_in_half_precision(tmp_path: Path) -> None:
-    storage.save("rest-datastore", Datastore([40_001]), folder=tmp_path)
-    assert storage.load_state("rest-datastore", folder=tmp_path)["tokens"].tolist() == [40_001]
+    assert sorted(zoo.decode(stored.tolist()).split("<|endoftext|>")) == sorted(["", *texts])
+    assert RECIPE.measure(shelf, RECIPE.settings, part.module)["held_out"]["nodes_16"]["kept_per_step"] > 0
+    few = RECIPE.train(shelf, replace(RECIPE.settings, tokens=30)).module
+    assert few.tokens.tolist() == stored.tolist()[:30]

@@ -13,7 +13,11 @@ import pytest
 import torch
 
 from accelgen.measuring.counterexamples import P, drafted_pair, pairs
-from accelgen.training import language, skipping
+from accelgen.training import storing
+from accelgen.training.corpora import Corpus
+from accelgen.training.recipe import Part
+from accelgen.training.recipes import self_speculative_decoding as recipe
+from accelgen.training.shelf import Shelf
 from reference_impls.baselines.autoregressive import generate as autoregressive
 from reference_impls.core.generation import Generation
 from reference_impls.core.sampling import Sampler
@@ -59,7 +63,7 @@ MUTANTS = [
     ("search-from-the-worst-start", "best = max((", "best = min(("),
 ]
 
-PROMPT = [5, 3, 8, 1]
+PROMPT, LIMIT = [5, 3, 8, 1], 24
 NOTHING: dict[str, Any] = {"skip_attention": (), "skip_feed": ()}
 
 
@@ -218,34 +222,30 @@ def test_published_defaults_change_the_law_and_shared_random_numbers_do_not() ->
         assert total_variation(law, wanted) == pytest.approx(bias, abs=0.005 if bias else 1e-12)
 
 
-def test_the_zoos_recipe_searches_stores_and_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_zoos_recipe_searches_on_training_text_and_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = language_model(2048, layers=3).float()
-    monkeypatch.setattr(language, "TARGET", target.shape)
-    for name, small in {"HELD_OUT": 2, "TEXTS": 2}.items():
-        monkeypatch.setattr(skipping, name, small)
-    storage.save("target", target, folder=tmp_path)
+    monkeypatch.setattr(recipe, "PROMPTS", 2)
+    storing.save("target", Part(target, {"shape": target.shape}), folder=tmp_path)
     shutil.copy(storage.WEIGHTS / "tokenizer.json", tmp_path)
-    data = torch.randint(1, 2048, (40, 60), generator=torch.Generator().manual_seed(0))
-    data[:, 0] = 0
-    entry = skipping.train("skip-set", folder=tmp_path, steps=2, data=data.flatten())
-    sets = entry["quality"]["sets"]
-    assert sets["found"]["speed"] > 0
-    assert sets["nothing skipped"]["acceptance"] > sets["found"]["acceptance"]
-    found = skipping.blank("skip-set")
-    found.load_state_dict(storage.load_state("skip-set", folder=tmp_path))
-    assert (len(found.attention), len(found.feed)) == tuple(
-        entry["quality"]["skipped"][half] for half in ("attention", "feed")
-    )
+    shelf = Shelf(tmp_path, lambda _: Corpus(["import os\n" * 40, "def double(value):\n" * 40]))
+    settings = recipe.Search(rounds=2, texts=2)
+    found = recipe.train(shelf, settings).module
+    quality = recipe.measure(shelf, settings, found)
+    assert quality["sets"]["found"]["speed"] > 0
+    assert quality["sets"]["nothing skipped"]["acceptance"] > quality["sets"]["found"]["acceptance"]
+    assert [len(found.attention), len(found.feed)] == [quality["skipped"][half] for half in ("attention", "feed")]
 
 
 def test_speed_counts_what_is_run() -> None:
     """Costs that are powers of ten, so that the score can be taken apart."""
     target = varied_model(5)
     costs = {"attention": 1.0, "feed": 10.0, "read_out": 100.0, "pass_1": 1e6, "pass_4": 1e4}
-    run = generate(target, PROMPT, skipping.LIMIT, sampler=Sampler(0), skip_attention=(1, 2, 4), skip_feed=(0,))
+    run = generate(target, PROMPT, LIMIT, sampler=Sampler(0), skip_attention=(1, 2, 4), skip_feed=(0,))
     spent = run.passes * 1e4 + run.draft_passes * (100 + 4 * 10 + 2 * 1)
-    assert skipping.speed(target, [PROMPT], ((1, 2, 4), (0,)), costs) == pytest.approx({
-        "speed": skipping.LIMIT * 1e6 / spent,
+    assert recipe.speed(target, [PROMPT], ((1, 2, 4), (0,)), costs) == pytest.approx({
+        "speed": LIMIT * 1e6 / spent,
         "tokens_per_pass": run.tokens_per_pass,
         "acceptance": run.acceptance,
         "draft_length": run.draft_passes / sum(bool(step.drafted) for step in run.steps),
