@@ -15,10 +15,10 @@ from typing import Any
 from accelgen.exports.bundle import bundle
 from accelgen.project.files import read_json
 from accelgen.project.places import REFERENCE, RESULTS, ROOT, TAXONOMY, TRACES
-from accelgen.site.docstring import SECTIONS, parse
 from accelgen.site.pages import pages
 from accelgen.site.results import read_results
 from accelgen.taxonomy.schema import Method, Taxonomy
+from accelgen.workshop.manners import code_lines, of_a_method
 
 OWN_MUTANTS = 6  # bugs that one could make in this very method
 PAGE = ("Idea", "Algorithm", "Guarantee", "Why it works", "When to use it, and when not", "Source", "Run it",
@@ -83,7 +83,7 @@ def status(method: Method, bench: Workbench, *, proofs: bool = True) -> Iterator
         yield Finding("file", lacking=f"{path.relative_to(ROOT)} is not there: `accelgen new {method.id}` begins it")
         return
     source = path.read_text(encoding="utf-8")
-    yield _docstring(source)
+    yield _file(source)
     for look in (_case, _tests, _mutants, *([_proofs] if proofs else []), _copy):
         yield look(method)
     yield _recorded(method)
@@ -103,13 +103,14 @@ def _entry(method: Method) -> Finding:
     return Finding("entry", f"{method.call}, {method.guarantee}")
 
 
-def _docstring(source: str) -> Finding:
-    sections = parse(source).sections
-    missing = [name for name in SECTIONS if not sections.get(name)]
-    unwritten = [name for name, text in sections.items() if UNWRITTEN in text]
-    if missing or unwritten:
-        return Finding("file", lacking=f"its docstring lacks {', '.join(missing + unwritten)}")
-    return Finding("file", f"{len(source.splitlines())} lines")
+def _file(source: str) -> Finding:
+    complaints = list(of_a_method(source))
+    if UNWRITTEN in source:
+        complaints.insert(0, f"a text is still {UNWRITTEN.lower().rstrip('.')}")
+    if complaints:
+        more = f" (and {len(complaints) - 1} more)" if len(complaints) > 1 else ""
+        return Finding("file", lacking=complaints[0] + more)
+    return Finding("file", f"{len(code_lines(source))} lines of code")
 
 
 def _case(method: Method) -> Finding:
