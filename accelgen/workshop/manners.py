@@ -86,7 +86,8 @@ def _top_level(tree: ast.Module) -> Iterator[str]:
 
 def _public(tree: ast.Module) -> Iterator[str]:
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
-    found = [node for holder in [tree, *classes] for node in holder.body if isinstance(node, Function)]
+    holders: list[ast.Module | ast.ClassDef] = [tree, *classes]
+    found = [node for holder in holders for node in holder.body if isinstance(node, Function)]
     public = [node for node in found if not node.name.startswith("_")]
     yield from (f"{node.name} has no docstring" for node in [*classes, *public] if not ast.get_docstring(node))
     for node in public:
