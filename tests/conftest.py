@@ -21,9 +21,10 @@ def pytest_configure(config):
 
 
 @pytest.fixture(autouse=True)
-def _fixed_seed():
-    """A test that draws random numbers draws the same ones every time."""
+def _same_everywhere(monkeypatch):
+    """A test that draws random numbers draws the same ones every time, and none depends on the width of a screen."""
     torch.manual_seed(0)
+    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,7 @@ def table_model(rows: Sequence[Sequence[float]]) -> LanguageModel:
     Its blocks add nothing, so every layer, every head and every mask reads the same.
     """
     vocab = len(rows)
-    model = language_model(vocab, dim=max(8, vocab))
+    model = language_model(vocab, dim=max(8, vocab + vocab % 2))  # a number that two heads can share
     assert model.head is not None
     with torch.no_grad():
         for block in model.blocks:
