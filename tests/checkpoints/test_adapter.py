@@ -37,6 +37,7 @@ from reference_impls.speculative_decoding import speculative_decoding_leviathan 
 from reference_impls.speculative_decoding import speculative_sampling_chen as chen  # noqa: E402
 from reference_impls.testing import SUITES, Scene, options  # noqa: E402
 from reference_impls.testing.cases import case_of  # noqa: E402
+from reference_impls.testing.exactness import PAIRS  # noqa: E402
 from reference_impls.testing.tiny import seeded, varied_model  # noqa: E402
 
 PROMPT = [5, 9, 33, 2, 17, 8, 40, 3]
@@ -188,7 +189,13 @@ PROOFS = {
     "greedy-identity": (*EXACT, jacobi),
     "accounting": (autoregressive, leviathan, specinfer),
 }
-ELSEWHERE = {"passes", "three-steps", "longer-text", "tempered-nucleus"}  # counted inside our model; more of the same
+ELSEWHERE = {
+    "passes",
+    "three-steps",
+    "longer-text",
+    "tempered-nucleus",
+    *PAIRS,
+}  # counted inside ours; more of the same
 
 
 def case(module):
