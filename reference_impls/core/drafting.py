@@ -61,16 +61,21 @@ def room(length: int, gamma: int, target: Any, *drafters: Any) -> int:
     return max(0, gamma)
 
 
-def check_guesses(tokens: Iterable[int]) -> None:
+def check_guesses(tokens: Iterable[int], guesser: str = "drafter") -> None:
     """Raise ValueError for the impossible token that `Sampler.draw` makes from logits that are not finite."""
     if any(token < 0 for token in tokens):
-        raise ValueError("the drafter's logits are not finite (NaN or infinite): check the drafter")
+        raise ValueError(f"the {guesser}'s logits are not finite (NaN or infinite): check the {guesser}")
 
 
 def check_draft(gamma: int, *models: Any) -> None:
     """Raise ValueError for a draft length below 1 or for models that do not share one vocabulary."""
     if gamma < 1:
         raise ValueError(f"gamma is {gamma}; draft at least 1 token a step, or use autoregressive decoding")
+    check_vocabulary(*models)
+
+
+def check_vocabulary(*models: Any) -> None:
+    """Raise ValueError for models that do not share one vocabulary."""
     sizes = [model.shape.vocab for model in models]
     if len(set(sizes)) > 1:
         found = " and ".join(map(str, sizes))

@@ -13,7 +13,7 @@ weights are still large, a small model with a sliding window drafts for it in tu
 Algorithm
 ---------
 1. *Draft*, lowest level: the drafter, whose cache holds only the first `sinks` and the newest `recent` tokens, draws
-   $\gamma_1$ guesses from its laws $q$.
+   $\gamma_1$ (`gamma`) guesses from its laws $q$.
 2. *Draft*, middle level: the target with its partial cache gives $\hat p$ in one pass over them. A guess $x$ is kept
    with probability $\min(1, \hat p(x) / q(x))$; the first that fails is replaced by a draw from
    $\mathrm{norm}(\max(0, \hat p - q))$. Go back to 1 until at least $\gamma_2$ tokens stand there.
@@ -98,61 +98,69 @@ def generate(
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`; each pass with the full cache checks `gamma_2` tokens or more.
 
-    The defaults are the paper's sizes. Raises ValueError for sizes that cannot work or models of other vocabularies.
+    The defaults are the paper's sizes, but for `stride` and `threshold`. Raises ValueError for sizes that cannot work
+    or models of other vocabularies.
     """
     check_draft(gamma, target, drafter)
     check_sizes(budget, chunk, stride, (gamma_2, sinks, recent))
-    result, tokens, full, middle = Generation(), list(prompt), target.new_cache(), ShortCache(target)
+    result, tokens, full = Generation(), list(prompt), target.new_cache()
+    # Both are a model with its partial cache; their `len` and `crop` count in the text, as if nothing were missing.
+    middle = ShortCache(target)
     window = ShortCache(drafter, dropped=max(0, len(prompt) - sinks - recent))
-    built, rate, go_on = -stride, 1.0, limit > 0  # up to where chunks were scored; the rolling acceptance
-    # Between turns `full` holds all tokens but the last, `middle` the best of the first `built` and all of the others,
-    # `window` the sinks and the newest; it may lack one more at the end.
+    # `built` says up to where chunks were scored, at first -stride so that the first turn retrieves.
+    built, rate, go_on = -stride, 1.0, limit > 0
+    # Between turns `full` holds all tokens but the last, `middle` of the first `built` the best, and all tokens after
+    # them, `window` the sinks and the newest; it may lack one more at the end.
     while go_on:
         # Draft: the two lower levels; but first the drafter reads of the prompt what its window holds.
         if result.steps:
-            draft, p_hat, asked = speculate(sampler, tokens, middle, window, gamma=gamma, gamma_2=gamma_2)
+            draft, laws, draft_passes = speculate(sampler, tokens, middle, window, gamma=gamma, gamma_2=gamma_2)
         else:
             window([*prompt[:sinks], *prompt[sinks + window.dropped :]])
-            draft, p_hat, asked = [], [], 1
+            draft, laws, draft_passes = [], [], 1
         # Verify: one pass of the target with its full cache.
         logits, queries = run_with_queries(target, [*tokens[len(full) :], *draft], full, len(draft) + 1)
-        kept, extra = verify_chain(sampler, draft, p_hat, sampler.probs(logits))
+        kept, extra = verify_chain(sampler, draft, laws, sampler.probs(logits))
         # Commit: the kept tokens and the extra one; the smaller caches follow the full one.
         tokens += (emitted := [*draft[:kept], extra])
         full.crop(len(tokens) - 1)
         slide(window, len(tokens) - 1, sinks, recent)
         rate = (rate + kept / len(draft)) / 2 if draft else rate
         if len(full) - built >= stride or rate < threshold:
+            # The kept-th query is that of the newest token in the full cache.
             built, rate = retrieve(middle, full, queries[:, :, kept], budget, chunk), 1.0
-        follow(middle, full, built, budget)
-        go_on = result.add(Step(emitted, draft, kept=kept, draft_passes=asked), limit, eos)
+        follow(middle, full, built, budget)  # the true keys and values, over what the middle level had guessed
+        go_on = result.add(Step(emitted, draft, kept=kept, draft_passes=draft_passes), limit, eos)
     return result
 
 
 def speculate(
     sampler: Sampler, tokens: Sequence[int], middle: ShortCache, window: ShortCache, *, gamma: int, gamma_2: int
 ) -> tuple[list[int], list[Tensor], int]:
-    """At least `gamma_2` tokens of the middle level, their laws p_hat, each [vocab], and the passes of both levels.
+    """At least `gamma_2` tokens of the middle level, its laws of them, each [vocab], and the passes of both levels.
 
     Each round is speculative decoding with the middle level as its target.
     """
-    draft, p_hat, passes = list[int](), list[Tensor](), 0
+    draft, laws, passes = list[int](), list[Tensor](), 0
     while len(draft) < gamma_2:
         text = [*tokens, *draft]
-        guesses, q = draft_chain(sampler, window, text, window, gamma)
-        p = sampler.probs(middle([*text[len(middle) :], *guesses], last=gamma + 1))  # [gamma + 1, vocab]
-        kept, extra = verify_chain(sampler, guesses, q, p)
-        check_guesses([extra])
+        guesses, q = draft_chain(sampler, window, text, window, gamma)  # it is its own cache
+        p_hat = sampler.probs(middle([*text[len(middle) :], *guesses], last=gamma + 1))  # [gamma + 1, vocab]
+        kept, extra = verify_chain(sampler, guesses, q, p_hat)
+        check_guesses([extra], "target")
         draft += [*guesses[:kept], extra]
-        p_hat += p[: kept + 1]
+        laws += p_hat[: kept + 1]
         passes += gamma + 1
         for level in (middle, window):
             level.crop(len(tokens) + len(draft) - 1)
-    return draft, p_hat, passes
+    return draft, laws, passes
 
 
 def run_with_queries(target: LanguageModel, tokens: Sequence[int], cache: Cache, last: int) -> tuple[Tensor, Tensor]:
-    """Logits [last, vocab] of the `last` tokens, and their queries [layers, heads, last, head_dim]."""
+    """Logits [last, vocab] of the `last` tokens, and their queries [layers, heads, last, head_dim].
+
+    The pass is that of `LanguageModel.run`, but it hands out the queries.
+    """
     x, past, queries = target.embed(tokens), len(cache), []
     turn, mask = target.turn(past, len(tokens)), attention_mask(None, past, len(tokens), x)
     for layer, block in enumerate(target.blocks):
@@ -169,14 +177,14 @@ def retrieve(middle: ShortCache, full: Cache, queries: Tensor, budget: int, chun
     `queries` [layers, heads, head_dim] are those of the newest token. Only whole chunks are scored.
     """
     built = len(full) // chunk * chunk
-    fill(middle, full, 0, choose(full, queries, built, chunk)[..., :budget])
+    refill(middle, full, 0, choose(full, queries, built, chunk)[..., :budget])
     return built
 
 
 def follow(middle: ShortCache, full: Cache, built: int, budget: int) -> None:
     """Let the tokens after the first `built` stand at the partial cache's end, for its least important ones."""
     newest = torch.arange(built, len(full), device=middle.model.device)
-    fill(middle, full, min(built, budget - len(newest)), newest.expand(middle.model.shape.layers, 1, -1))
+    refill(middle, full, min(built, budget - len(newest)), newest.expand(middle.model.shape.layers, 1, -1))
 
 
 def choose(full: Cache, queries: Tensor, built: int, chunk: int) -> Tensor:
@@ -192,7 +200,7 @@ def choose(full: Cache, queries: Tensor, built: int, chunk: int) -> Tensor:
     return torch.arange(built, device=score.device).view(-1, chunk)[score.argsort(descending=True)].flatten(2)
 
 
-def fill(middle: ShortCache, full: Cache, keep: int, places: Tensor) -> None:
+def refill(middle: ShortCache, full: Cache, keep: int, places: Tensor) -> None:
     """Let the partial cache hold its first `keep` entries, and those at `places` [layers, kv_heads or 1, n] of `full`.
 
     So its last entries, the least important ones, make room for new ones.
@@ -218,10 +226,16 @@ def slide(window: ShortCache, length: int, sinks: int, recent: int) -> None:
 
 
 def check_sizes(budget: int, chunk: int, stride: int, others: tuple[int, int, int]) -> None:
-    """One clear sentence for sizes that cannot work."""
-    if min(chunk, stride, *others) < 1 or budget < max(2 * chunk, stride):
-        found = f"chunk, stride, gamma_2, sinks, recent are {(chunk, stride, *others)} and budget is {budget}"
-        raise ValueError(f"{found}; all must be at least 1, and budget hold two chunks and a stride")
+    """Raise ValueError for sizes below 1, and for a budget in which the first chunk could not always stay."""
+    if min(chunk, stride, *others) < 1:
+        found = f"chunk, stride, gamma_2, sinks, recent are {(chunk, stride, *others)}"
+        raise ValueError(f"{found}; all must be at least 1")
+    needed = chunk + max(chunk, stride - 1)  # a stride adds so many tokens before the next retrieval
+    if budget < needed:
+        beside = f"another one or the {stride - 1} tokens between two retrievals"
+        raise ValueError(
+            f"budget is {budget}; it must be at least {needed}: the first chunk of {chunk} and, beside it, {beside}"
+        )
 
 
 class ShortCache:

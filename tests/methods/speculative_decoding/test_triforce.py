@@ -20,9 +20,9 @@ from reference_impls.speculative_decoding import triforce
 from reference_impls.speculative_decoding.triforce import (
     ShortCache,
     choose,
-    fill,
     follow,
     generate,
+    refill,
     retrieve,
     run_with_queries,
     slide,
@@ -34,9 +34,9 @@ MUTANTS = [
     (
         "middle-level-redraws-from-its-whole-law",
         "        draft += [*guesses[:kept], extra]",
-        "        extra = int(sampler.draw(p[kept]))\n        draft += [*guesses[:kept], extra]",
+        "        extra = int(sampler.draw(p_hat[kept]))\n        draft += [*guesses[:kept], extra]",
     ),
-    ("top-level-judges-by-the-drafters-law", "p_hat += p[: kept + 1]", "p_hat += [*q[:kept], p[kept]]"),
+    ("top-level-judges-by-the-drafters-law", "laws += p_hat[: kept + 1]", "laws += [*q[:kept], p_hat[kept]]"),
     ("partial-cache-keeps-rejected-tokens", "for level in (middle, window):", "for level in (window,):"),
     ("window-keeps-rejected-tokens", "    window.crop(length)\n", ""),
     ("full-cache-keeps-rejected-tokens", "full.crop(len(tokens) - 1)", "full.crop(len(tokens))"),
@@ -202,7 +202,7 @@ def test_new_tokens_replace_the_least_important() -> None:
     middle = partial(model, PROMPT, 6, 2)
     model([4, 9, 2], cache)
     middle([4])  # a guess that is forgotten again
-    fill(middle, cache, 6 - 3, torch.arange(14, 17).expand(3, 1, -1))
+    refill(middle, cache, 6 - 3, torch.arange(14, 17).expand(3, 1, -1))
     assert len(middle) == len(text)
     for layer in range(3):
         whole, part = cache.entries(layer), middle.cache.entries(layer)
@@ -237,7 +237,7 @@ def test_after_every_step_all_caches_hold_what_they_should(temperature: float, m
     retrievals: list[int] = []
     asked: list[Tensor] = []
     filled: list[bool] = []  # whether the newest entry stands last in the partial cache
-    honest_fill, honest_slide, honest_choose = triforce.fill, triforce.slide, triforce.choose
+    honest_refill, honest_slide, honest_choose = triforce.refill, triforce.slide, triforce.choose
 
     def spy_slide(window: ShortCache, length: int, *sizes: int) -> None:
         honest_slide(window, length, *sizes)
@@ -249,13 +249,13 @@ def test_after_every_step_all_caches_hold_what_they_should(temperature: float, m
         asked.append(queries.clone())
         return honest_choose(full, queries, *given)
 
-    def spy_fill(middle: ShortCache, full: Cache, *given: Any) -> None:
-        honest_fill(middle, full, *given)
+    def spy_refill(middle: ShortCache, full: Cache, *given: Any) -> None:
+        honest_refill(middle, full, *given)
         caches.append(full)
         assert len(middle.cache) <= SMALL["budget"]
         filled.append(torch.equal(middle.cache.entries(0)[0][:, -1], full.entries(0)[0][:, -1]))
 
-    for name, spy in {"slide": spy_slide, "choose": spy_choose, "fill": spy_fill}.items():
+    for name, spy in {"slide": spy_slide, "choose": spy_choose, "refill": spy_refill}.items():
         monkeypatch.setattr(triforce, name, spy)
     run = generate(target, PROMPT, 24, drafter=drafter, sampler=Sampler(temperature), threshold=0.0, **SMALL)
     text = [*PROMPT, *run.tokens]
@@ -286,7 +286,7 @@ def test_poor_acceptance_calls_for_a_retrieval(threshold: float, monkeypatch: py
 
     monkeypatch.setattr(triforce, "choose", spy)
     drafter = language_model(11, layers=1, seed=1001)
-    own = {**SMALL, "budget": 60, "stride": 60}
+    own = {**SMALL, "budget": 64, "stride": 60}
     run = generate(varied_model(), PROMPT, 24, drafter=drafter, sampler=Sampler(0), threshold=threshold, **own)
     assert len(calls) == (len(run.steps) if threshold else 1)
 
@@ -308,8 +308,44 @@ def test_of_an_empty_prompt_nothing_is_generated_for_a_limit_of_0_and_else_it_is
 ZERO = [{name: 0} for name in ("gamma_2", "chunk", "sinks", "recent", "stride")]
 
 
-@pytest.mark.parametrize("sizes", [*ZERO, {"budget": 3}, {"budget": 4}])
+@pytest.mark.parametrize("sizes", [*ZERO, {"budget": 5}, {"budget": 5, "chunk": 3, "stride": 1}])
 def test_sizes_that_cannot_work_are_one_sentence(sizes: dict[str, int]) -> None:
     target = varied_model()
-    with pytest.raises(ValueError, match=r"all must be at least 1, and budget hold two chunks and a stride$"):
+    sentence = r"budget is 5; it must be at least 6: the first chunk" if "budget" in sizes else r"at least 1$"
+    with pytest.raises(ValueError, match=sentence):
         generate(target, [5, 3], 3, drafter=target, sampler=Sampler(0), **{**SMALL, **sizes})
+
+
+@pytest.mark.parametrize(("chunk", "stride"), [(1, 2), (2, 5), (3, 9), (3, 1)])
+def test_the_first_chunk_stays_in_the_smallest_budget(chunk: int, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also right before a retrieval, when the newest tokens take most of the room."""
+    honest, newest = triforce.follow, list[int]()
+
+    def spy(middle: ShortCache, full: Cache, built: int, budget: int) -> None:
+        honest(middle, full, built, budget)
+        newest.append(len(full) - built)
+        assert len(middle.cache) <= budget
+        for found, wanted in zip(middle.cache.entries(0), full.entries(0), strict=True):
+            assert torch.equal(found[:, :chunk], wanted[:, :chunk])
+
+    monkeypatch.setattr(triforce, "follow", spy)
+    target = varied_model()
+    sizes = {"chunk": chunk, "stride": stride, "budget": chunk + max(chunk, stride - 1), "sinks": 1, "recent": 5}
+    for temperature in (0.0, 1.0):
+        sampler = Sampler(temperature, seed=1)
+        generate(
+            target, PROMPT, 60, drafter=Erring.of(target), sampler=sampler, gamma=1, gamma_2=1, threshold=0, **sizes
+        )
+    assert max(newest) == max(stride, chunk) - 1
+
+
+def test_a_middle_level_that_is_not_finite_is_the_targets() -> None:
+    class Broken(LanguageModel):
+        """Its passes with the full cache, which take the blocks one by one, are right; all others are not."""
+
+        def forward(self, *given: Any, **more: Any) -> Tensor:
+            return super().forward(*given, **more) * torch.nan
+
+    whole = language_model(11)
+    with pytest.raises(ValueError, match="the target's logits are not finite"):
+        generate(Broken(whole.shape).double(), PROMPT, 5, drafter=whole, sampler=Sampler(0), **SMALL)
