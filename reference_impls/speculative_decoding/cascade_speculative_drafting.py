@@ -13,9 +13,11 @@ the first guesses of a draft from the largest drafter and the later ones from ev
 Algorithm
 ---------
 With drafters $0, 1, \dots$, largest first, Max-Gram as the last one, and the matrix $K$, whose row 0 belongs to the
-target, row $j + 1$ to drafter $j$, and whose column $j$ says how many tokens drafter $j$ adds on behalf of that row:
+target, row $j + 1$ to drafter $j$, and whose column $j$ says how many tokens drafter $j$ adds on behalf of that row.
+Left of the diagonal it is 0, for only smaller drafters draft for a drafter.
 
-1. *Draft* for a model: let drafter after drafter extend the text, each until it has added its entry of the model's row.
+1. *Draft* for a model: let drafter after drafter extend the text, each by at least its entry of the model's row; what
+   is too much counts for the next.
 2. A neural drafter extends the text by having smaller ones draft (step 1 with its own row of $K$) and by reviewing all
    guesses in one pass. With its law $q$ and the law $r$ that guess $x$ was drawn from, $x$ is kept with probability
    $a(x) = \min(1, q(x) / r(x))$, or surely if $\tilde q(x) > l\, r(x)$, where $l$ is the `lenience` and $\tilde q$
@@ -28,6 +30,9 @@ target, row $j + 1$ to drafter $j$, and whose column $j$ says how many tokens dr
    successors of single tokens, from a table. Its law is one-hot.
 5. *Verify*: the target reviews its draft in one pass, strictly and against the laws handed up.
 6. *Commit*: the kept guesses and the extra token. Each review rolls back all caches below it.
+
+A row of zeros lets that drafter decode by itself: `k_matrix` ((5, 0), (0, 0)) is plain speculative decoding. A zero in
+row 0 leaves that drafter out of the target's own draft: with ((0, 5), (0, 0)) Max-Gram alone drafts.
 
 Guarantee
 ---------
@@ -44,8 +49,6 @@ Differences from the paper
    tokens of a small random model at lenience 0.4.
 3. Max-Gram (`longest_match`) looks for the last of the longest earlier occurrences, in prompt and output alike;
    published code takes the first. It adds as many tokens at once as $K$ says; published code adds 10, whatever it says.
-4. A zero below a model's entry in `k_matrix` switches a cascade off: with `((5, 0), (0, 0))` the drafter decodes by
-   itself, which is plain speculative decoding; with `((0, 5), (0, 0))` Max-Gram alone drafts.
 
 Example
 -------
@@ -68,7 +71,7 @@ import torch
 from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
-from reference_impls.core.drafting import check_draft, check_guesses, one_hot, room
+from reference_impls.core.drafting import check_guesses, check_vocabulary, one_hot, room
 from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.layers import Shape, as_tensor
 from reference_impls.core.model import LanguageModel
@@ -96,10 +99,11 @@ def generate(
 
     Raises ValueError for other vocabularies, a `k_matrix` that does not fit, or a lenience outside (0, 1].
     """
-    check_draft(1, target, *drafters, max_gram)
+    check_vocabulary(target, *drafters, max_gram)
     check_cascade(k_matrix, len(drafters) + 1, lenience)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
-    cascade, longest = Cascade(drafters, max_gram, k_matrix, lenience, sampler), sum(map(sum, k_matrix))
+    cascade = Cascade(drafters, max_gram, k_matrix, lenience, sampler)
+    longest = sum(map(sum, k_matrix))  # a draft exceeds its row by no more than the longest draft of a row below
     go_on = limit > 0
     # Between turns the target's cache holds all tokens but the last; those of the drafters hold no more than that.
     while go_on:
@@ -124,8 +128,8 @@ def generate(
 class Cascade:
     """The drafters with their caches, and the recursion: `draft` asks drafters to `extend`, which ask for drafts.
 
-    After a drafter has extended a text, its cache and those below hold no more than all of that text but the last
-    token. `passes` counts those of all drafters.
+    Row 0 of the matrix is the target's, row j + 1 drafter j's. After a drafter has extended a text, its cache and those
+    below hold no more than all of the extended text but its last token. `passes` counts those of all drafters.
     """
 
     drafters: Sequence[LanguageModel]
@@ -149,7 +153,7 @@ class Cascade:
         for j, count in enumerate(self.k_matrix[row][row:], start=row):
             wanted += count
             while len(tokens) < wanted:
-                more, own = self.extend(j, [*text, *tokens], wanted - len(tokens))
+                more, own = self.extend(j, [*text, *tokens], wanted - len(tokens))  # the count binds Max-Gram alone
                 tokens, laws = tokens + more, laws + own
         return tokens, laws
 
@@ -157,7 +161,8 @@ class Cascade:
         """The vertical cascade: tokens of drafter j after `text`, from one pass over what smaller ones drafted."""
         if j == len(self.drafters):
             guesses = self.max_gram(text, count)
-            return guesses, list(one_hot(self.max_gram.successor.new_tensor(guesses), self.max_gram.shape.vocab))
+            drawn = self.max_gram.successor.new_tensor(guesses)  # on the table's device
+            return guesses, list(one_hot(drawn, self.max_gram.shape.vocab))
         draft, laws = self.draft(j + 1, text)
         logits = self.drafters[j]([*text, *draft][len(self.caches[j]) :], self.caches[j], last=len(draft) + 1)
         self.passes += 1
@@ -170,7 +175,7 @@ class Cascade:
         q = self.sampler.probs(logits)
         r = drafted_laws(laws, q)
         shared = torch.minimum(r, q)  # r(x) a(x): the mass with which a guess x is made and kept
-        if self.lenience < 1:
+        if self.lenience < 1:  # behind the draft r is 0, and so this stays 0
             shared = torch.where(logits.softmax(-1) > self.lenience * r, r, shared)
         rest = residual(q, r)
         t = shared + (1 - shared.sum(-1, keepdim=True)) * rest
@@ -183,7 +188,7 @@ class Cascade:
 
 
 def longest_match(text: Sequence[int]) -> int:
-    """Where the last of the longest earlier occurrences of the text's end is over; the length of `text` if none is.
+    """The place right behind the last of the longest earlier occurrences of the text's end; `len(text)` without any.
 
     Read backwards, the text begins with its end, and the prefix function finds all that repeats it in linear time:
     `size[i]` is the most tokens, ending at place i of the text read backwards, that it begins with as well.
@@ -200,9 +205,13 @@ def longest_match(text: Sequence[int]) -> int:
 
 
 def check_cascade(k_matrix: Matrix, size: int, lenience: float) -> None:
-    """Raise ValueError for a matrix of another size, with negative entries or an empty first row; for the lenience."""
+    """Raise ValueError for a matrix of another size, useless entries or an empty first row; for the lenience."""
     if [len(row) for row in k_matrix] != [size] * size or any(k < 0 for row in k_matrix for k in row):
         raise ValueError(f"k_matrix needs {size} rows of {size} numbers from 0 on, one for each drafter and Max-Gram")
+    if any(k for i, row in enumerate(k_matrix) for k in row[:i]):
+        raise ValueError(
+            "k_matrix has numbers left of its diagonal; set them to 0: only smaller drafters draft for a drafter"
+        )
     if sum(k_matrix[0]) < 1:
         raise ValueError("the first row of k_matrix drafts nothing; give it a number above 0, or decode without drafts")
     if not 0 < lenience <= 1:

@@ -76,7 +76,7 @@ from torch import Tensor
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
-from reference_impls.core.drafting import check_draft, room, siblings
+from reference_impls.core.drafting import check_vocabulary, room, siblings
 from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -100,7 +100,7 @@ def generate(
 
     Raises ValueError for no drafter, one of another vocabulary, or an expansion that the vocabulary cannot fill.
     """
-    check_draft(1, target, *drafters)
+    check_vocabulary(target, *drafters)
     check_speculator(len(drafters), expansion, target.shape.vocab)
     result, tokens = Generation(), list(prompt)
     cache, draft_caches = target.new_cache(), [drafter.new_cache() for drafter in drafters]

@@ -57,6 +57,13 @@ def test_the_law_is_the_targets_at_any_lenience(vocab, k_matrix, lenience):
     assert total_variation(law, autoregressive_law(target, [0, 1], 2)) < 1e-12
 
 
+@pytest.mark.parametrize("k_matrix", [((1, 1), (1, 1)), ((1, 0, 0), (0, 1, 1), (0, 1, 1))])
+def test_entries_that_nobody_would_read_are_one_sentence(k_matrix):
+    """Drafter j reviews what later ones write, so in its row the first j + 1 columns say nothing."""
+    with pytest.raises(ValueError, match="k_matrix has numbers left of its diagonal; set them to 0"):
+        generate(flat_model(), [0, 1], 2, sampler=Sampler(0), **options(3, k_matrix))
+
+
 @pytest.mark.parametrize("settings", [{"temperature": 1.3, "top_p": 0.85}, {"temperature": 0.5}])
 def test_the_law_is_the_targets_with_lenience_and_other_settings(settings):
     target, own = flat_model(), options(3, ((1, 1), (0, 1)), 0.5)
