@@ -41,7 +41,8 @@ Differences from the paper
 1. The paper draws the children of a node independently of each other and tries them in random order. Here one drafter
    never names a token twice below a node (`grow`), and the order is that of the draws. Both are exact, no try is
    wasted, and the limit at temperature 0 is the paper's choice of the top $k_i$.
-2. Nodes lie level by level in the cache, the paper's depth first. The mask and the positions decide, not the order.
+2. Nodes lie in the cache drafter after drafter, each drafter's level by level; the paper's lie depth first. The mask
+   and the positions decide, not the order.
 3. A drafter reads its growing tree anew at each depth, from a cache that ends before the tree (`cache.crop`): as many
    passes as the paper's, with a few more tokens in each. The prompt is read once, without guesses (`result.steps`).
 4. The drafters run one after another. The paper runs them in parallel on several GPUs, where a second one costs no
@@ -110,17 +111,18 @@ def generate(
         # Draft: a tree from each drafter, once the prompt has been read; then one tree of all their paths.
         widths = expansion[: room(len(tokens), len(expansion), target, *drafters)] if result.steps else ()
         grown = [grow(sampler, d, tokens, c, widths) for d, c in zip(drafters, draft_caches, strict=True)]
-        tree, votes, nodes_of = merge([own for own, _ in grown])
+        tree, votes, merged_nodes = merge([grown_tree for grown_tree, _ in grown])
         # Verify: one pass over the merged tree gives the law after every node; every vote is judged at its node.
         unseen = tokens[len(cache) :]
         depths, visible = tree.layout(len(unseen))
         inputs, positions = [*unseen, *tree.tokens], len(cache) + depths
         p = sampler.probs(target(inputs, cache, last=len(tree) + 1, positions=positions, visible=visible))
+        # The rows stand in the order of the votes, drafter after drafter; without any, p[:0] gives the shape.
         q = torch.cat([p[:0], *(law for _, laws in grown for law in laws)])  # [votes, vocab]
-        path, extra = verify_votes(sampler, votes, list(chain(*nodes_of)), p, q)
+        path, extra = verify_votes(sampler, votes, list(chain(*merged_nodes)), p, q)
         # Commit: the path and the extra token; every cache keeps what it has seen of the path.
         cache.keep(len(tokens), path)
-        for draft_cache, nodes in zip(draft_caches, nodes_of, strict=True):
+        for draft_cache, nodes in zip(draft_caches, merged_nodes, strict=True):
             keep_path(draft_cache, len(tokens), nodes, path)
         emitted = [*(tree.tokens[node] for node in path), extra]
         tokens += emitted
@@ -135,8 +137,9 @@ def grow(
 ) -> tuple[Tree, list[Tensor]]:
     """A drafter's own tree after `tokens`, and for the children of each node the laws [children, vocab] of their draws.
 
-    Each pass reads the last of the tokens and all nodes so far; the first one also what is new of the tokens. A node
-    gets fewer children than wanted where its law has fewer tokens.
+    Each pass reads the last of the tokens and all nodes so far; the first one also what is new of the tokens. So the
+    last level is only drawn, never read by its own drafter. A node gets fewer children than wanted where its law has
+    fewer tokens.
     """
     tree, laws, leaves = Tree(), list[Tensor](), [-1]
     for width in widths:
@@ -145,34 +148,34 @@ def grow(
         depths, visible = tree.layout(len(unseen))
         inputs, positions = [*unseen, *tree.tokens], len(cache) + depths
         logits = drafter(inputs, cache, last=len(tree) + 1, positions=positions, visible=visible)
-        guesses, q = siblings(sampler, logits[[leaf + 1 for leaf in leaves]], width)  # of every leaf
+        guesses, q = siblings(sampler, logits[[leaf + 1 for leaf in leaves]], width)  # row 0 is the root
         parents, leaves = leaves, []
-        for parent, drawn, own in zip(parents, guesses.tolist(), q, strict=True):
+        for parent, drawn, drawn_from in zip(parents, guesses.tolist(), q, strict=True):
             different = dict.fromkeys(drawn)
             leaves += [tree.add(token, parent) for token in different]
-            laws.append(own[: len(different)])
+            laws.append(drawn_from[: len(different)])
     return tree, laws
 
 
 def merge(trees: Sequence[Tree]) -> tuple[Tree, Tree, list[list[int]]]:
-    """The tree of all paths without repeats; the tree of all votes; and the node of the first for each given tree's.
+    """The tree of all paths without repeats; the tree of all votes; for each given tree, the merged node of each node.
 
     Every node of a given tree is a vote; they are numbered through all trees. What lies below equal paths hangs below
     the first vote for that path, because the others are never kept.
     """
-    merged, votes, nodes_of = Tree(), Tree(), list[list[int]]()
+    merged, votes, merged_nodes = Tree(), Tree(), list[list[int]]()
     known, first_vote = dict[tuple[int, int], int](), {-1: -1}  # (node, token) -> child; node -> the first vote for it
-    for own in trees:
+    for tree in trees:
         nodes = list[int]()
-        for token, parent in zip(own.tokens, own.parents, strict=True):
+        for token, parent in zip(tree.tokens, tree.parents, strict=True):
             above = nodes[parent] if parent >= 0 else -1
             vote = votes.add(token, first_vote[above])
             if (above, token) not in known:
                 known[above, token] = merged.add(token, above)
                 first_vote[known[above, token]] = vote
             nodes.append(known[above, token])
-        nodes_of.append(nodes)
-    return merged, votes, nodes_of
+        merged_nodes.append(nodes)
+    return merged, votes, merged_nodes
 
 
 def verify_votes(sampler: Sampler, votes: Tree, nodes: Sequence[int], p: Tensor, q: Tensor) -> tuple[list[int], int]:
@@ -180,14 +183,15 @@ def verify_votes(sampler: Sampler, votes: Tree, nodes: Sequence[int], p: Tensor,
 
     A vote is judged by the target's law at its node, `nodes` [votes], and by the law that it was drawn from.
     """
-    found, extra = verify_tree(sampler, votes, p[[0, *(node + 1 for node in nodes)]], q)
+    judges = p[[0, *(node + 1 for node in nodes)]]  # [votes + 1, vocab]; row 0 is the root
+    found, extra = verify_tree(sampler, votes, judges, q)
     return [nodes[vote] for vote in found], extra
 
 
 def keep_path(cache: Cache, length: int, nodes: Sequence[int], path: Sequence[int]) -> None:
     """Let a drafter's cache keep `length` tokens, and of its own tree, whose nodes are `nodes`, those on the path.
 
-    The deepest nodes were never read, so they are not in it.
+    Its last level was never read, so it is not in the cache.
     """
     read = nodes[: max(0, len(cache) - length)]
     if read:
