@@ -12,18 +12,18 @@ model's opinion of the waiting tokens comes for free: it tells how well the thre
 
 Algorithm
 ---------
-1. *Shallow*: run layers $1, \dots, S$ over the newest token, put its state on the stack, read it out by the shared norm
-   and head. The confidence $c$ is the gap between the two largest probabilities.
-2. *Exit*: if $c > \lambda$, draw the token from the shallow law and go on with 1.
+1. *Shallow*: run layers $1, \dots, S$ ($S$ is `exit_layer`) over the newest token, put its state on the stack, read it
+   out by the shared norm and head. The confidence $c$ is the gap between the two largest probabilities.
+2. *Exit*: if $c > \lambda$ (`threshold`), draw the token from the shallow law and go on with 1.
 3. *Deep*: otherwise run layers $S + 1, \dots, L$ over the whole stack in one pass, with a causal mask inside, and draw
    the token from the deep law. The stack is empty again.
-4. *Roll back* (option): a waiting token that costs more than $b$ nats under the deep law is taken back with all that
-   follow, and drawn from that law instead.
+4. *Roll back* (option): a waiting token that costs more than $b$ nats (`rollback`) under the deep law is taken back
+   with all that follow, and drawn from that law instead.
 5. *Adapt*: step 3 tells for each confidence whether both read-outs agree. Either kind of confidence follows a Beta law
    with $\alpha = m\,(m (1 - m) / v - 1)$ and $\beta = \alpha (1 - m) / m$ for its mean $m$ and variance $v$. For the
-   next text, $\lambda$ is the smallest of ten values from 0.3 to 0.9 at which $f_1 / (f_0 + f_1) > \zeta$, with the
-   densities $f_1$ of agreement and $f_0$ of disagreement.
-6. *Training* (`loss`) is of the two exits, $(S\,\mathrm{CE}_S + L\,\mathrm{CE}_L) / (S + L)$, plus a weight times the
+   next text, $\lambda$ is the smallest of ten values from 0.3 to 0.9 at which $f_1 / (f_0 + f_1) > \zeta$ (`zeta`),
+   with the densities $f_1$ of agreement and $f_0$ of disagreement.
+6. *Training* (`loss`) is of the two exits, $(S\,\mathrm{CE}_S + L\,\mathrm{CE}_L) / (S + L)$, plus a `weight` times the
    mean squared distance between the normalised states of $S$ evenly spread layers, held fixed, and those of the shallow
    layers that are assigned to them: from the top, each gets the closest one below the one taken before.
 
@@ -33,7 +33,8 @@ Lossy: a token that left stays, even where the deep model disagrees. Nothing is 
 get the very states, keys and values that a pass over the finished text would give them. With `threshold` 1 the text is
 the full model's. With `rollback` below $\ln 2$ the text at temperature 0 is the full model's greedy text, because a
 token that costs less has a probability above one half. What is saved is depth (`mean_layers`), the layers before a
-token is known, and hardly any work (`mean_work`): only those that wait when the text ends never meet the deep layers.
+token is read out (with `rollback` it is handed out later), and hardly any work (`mean_work`): only those that wait when
+the text ends never meet the deep layers.
 
 Differences from the paper
 --------------------------
@@ -105,8 +106,8 @@ def generate(
         # Shallow: the lower layers run over the newest token; its state waits on the stack.
         stack.append(target.run(target.embed(tokens[cache.length(0) :]), cache, layers=range(exit_layer)))
         early.append(target.logits(stack[-1][-1]))  # [vocab]
-        last = rollback is not None and closes(exited, limit - len(result.tokens), eos)
-        if result.tokens and not last and confidence(early[-1]) > threshold:
+        must_be_deep = rollback is not None and closes(exited, limit - len(result.tokens), eos)
+        if result.tokens and not must_be_deep and confidence(early[-1]) > threshold:
             # Exit: the shallow law gives the token. Where it may be taken back, it is not handed out yet.
             exited.append(int(sampler.draw(sampler.probs(early[-1]))))
             tokens.append(exited[-1])
@@ -115,7 +116,7 @@ def generate(
         else:
             # Deep: one pass of the upper layers over the stack, which leaves true keys and values for every token.
             hidden = target.run(torch.cat(stack), cache, layers=range(exit_layer, depth))
-            logits = target.logits(hidden[-len(stack) :])  # [exited + 1, vocab]
+            logits = target.logits(hidden[-len(stack) :])  # [exited + 1, vocab]: of the prompt only the last token
             kept = count_kept(logits, exited, rollback)
             token = int(sampler.draw(sampler.probs(logits[kept])))
             if estimator is not None:
@@ -134,9 +135,9 @@ def confidence(logits: Tensor) -> float:
     return float(top_two_gap(logits))
 
 
-def closes(exited: Sequence[int], room: int, eos: Ends | None) -> bool:
+def closes(exited: Sequence[int], left: int, eos: Ends | None) -> bool:
     """Whether the next token must be the deep model's, because no later pass would check the `exited` ones."""
-    return len(exited) + 1 == room or any(is_end(token, eos) for token in exited)
+    return len(exited) + 1 == left or any(is_end(token, eos) for token in exited)
 
 
 def count_kept(logits: Tensor, exited: Sequence[int], rollback: float | None) -> int:
@@ -180,16 +181,16 @@ def example() -> dict[str, Any]:
             "threshold": figures["estimator"]["threshold"]}  # fmt: skip
 
 
-def loss(target: LanguageModel, tokens: Tensor, exit_layer: int, alpha: float = 0.5) -> Tensor:
-    """Both exits' cross-entropies on tokens [batch, n], weighted by depth, plus the distillation of layers."""
+def loss(target: LanguageModel, tokens: Tensor, exit_layer: int, weight: float = 0.5) -> Tensor:
+    """Both exits' cross-entropies on tokens [batch, n], weighted by depth, plus `weight` times the distillation."""
     states, depth = list(layer_states(target, tokens[:, :-1])), target.shape.layers
-    weights = {exit_layer: float(exit_layer), depth: float(depth)}
-    both = layerwise_cross_entropy(target, states, tokens[:, 1:], weights)
+    by_depth = {exit_layer: float(exit_layer), depth: float(depth)}
+    both = layerwise_cross_entropy(target, states, tokens[:, 1:], by_depth)
     features = [target.norm(state) for state in states]
     teachers = [features[(j + 1) * depth // exit_layer - 1].detach() for j in range(exit_layer)]
     gaps = torch.stack([torch.stack([F.mse_loss(s, t) for s in features[:exit_layer]]) for t in teachers])
     chosen = assigned(gaps.detach())
-    return both + alpha * gaps[range(exit_layer), chosen].mean()
+    return both + weight * gaps[range(exit_layer), chosen].mean()
 
 
 def assigned(gaps: Tensor) -> list[int]:
@@ -199,8 +200,8 @@ def assigned(gaps: Tensor) -> list[int]:
     """
     found = list[int]()
     for row in gaps.flip(0):
-        free = row[: found[-1]] if found and found[-1] > 0 else row[:1] if found else row
-        found.append(int(free.argmin()))
+        left = row[: max(1, found[-1])] if found else row
+        found.append(int(left.argmin()))
     return found[::-1]
 
 
