@@ -41,12 +41,12 @@ its plan. It takes one pass of the decoder, and noisy decoding one more, of the 
 Differences from the paper
 --------------------------
 1. The norms come first, the feed-forward halves are gated, and positions are learned, as everywhere in this project.
-2. A word has at most `most` = 9 words; published code tells 50 fertilities apart, 0 to 49.
+2. A source word brings forth at most `most` = 9 words; published code tells 50 fertilities apart, 0 to 49.
 3. A plan is cut after `longest - 1` words, so that the teacher can read it with the end; published code drops every
    fertility from the one on with which the sum would reach twice the length of the padded source. A plan without a word
    copies the first source word once, and a text of one word sees itself.
-4. Padding and end cannot be predicted (`write`). To the teacher every text ends with the end, of which the student is
-   certain, so that a text which stops too early costs something in fine-tuning.
+4. Padding and end cannot be predicted (`write`). The teacher reads every text with an end token behind the last word,
+   as if the student had been certain of it; so a text that stops too early costs something in fine-tuning.
 5. The settings of the sampler apply to the draw of the plans; a plan drawn twice is written once (`drawn.unique`).
 6. The zoo's model is trained by step 5 alone, without fine-tuning.
 7. Published code keeps each place from itself in positional attention too, and divides the teacher's log-probability by
@@ -97,16 +97,16 @@ def generate(
 ) -> Generation:
     """Translate `source` in one pass; with `noisy` decoding, in one for all `samples` plans and one of the `teacher`.
 
-    `sampler` draws the plans, by default from their law as it is. Raises ValueError for options that cannot work, for
-    an empty source and for unknown tokens.
+    `sampler` draws the plans, by default from their law as it is. Only `noisy` decoding asks the teacher. Raises
+    ValueError for options that cannot work, for an empty source and for unknown tokens.
     """
     check_options(model, decoding, teacher, samples)
     # Plan: how often every source word is copied, once or in several ways.
-    inputs, memory, scores = model.plan(source)
+    inputs, memory, scores = model.consider(source)
     fertility = plans(scores, decoding, samples, sampler or Sampler())  # [plans, source]
     # Write: the texts of all plans in a single pass.
     logits, real = model.write(inputs, fertility, memory)
-    certainty, texts = logits.softmax(-1).max(-1)  # [plans, tokens]
+    certainty, texts = logits.softmax(-1).max(-1)  # [plans, tokens]; how certain only tells whether all is finite
     if not certainty.isfinite().all():
         raise ValueError("the model's logits are not finite (NaN or infinite): check its weights")
     # Choose: the teacher reads all texts in a single pass.
@@ -144,7 +144,7 @@ def copies(fertility: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     Source word i stands in `fertility[i]` neighbouring places, in order, up to `limit` places in all.
     """
     ends = fertility.cumsum(-1).clamp(max=limit)
-    ends = ends.where(ends[:, -1:] > 0, 1)
+    ends = ends.where(ends[:, -1:] > 0, 1)  # a plan without a word: the first source word comes once
     place = torch.arange(int(ends[:, -1].max()), device=ends.device).repeat(len(ends), 1)
     origin = torch.searchsorted(ends, place, right=True)  # the first word that ends behind the place
     return origin.clamp(max=ends.shape[-1] - 1), place < ends[:, -1:]
@@ -171,10 +171,12 @@ class FertilityModel(EncoderDecoder):
         self.fertility = nn.Linear(shape.dim, most + 1)
         self.reorder = nn.ModuleList(PositionalAttention(shape) for _ in range(shape.layers))
 
-    def plan(self, source: Sequence[int] | Tensor, real: Tensor | None = None) -> tuple[Tensor, Memory, Tensor]:
+    def consider(
+        self, source: Sequence[int] | Tensor, source_real: Tensor | None = None
+    ) -> tuple[Tensor, Memory, Tensor]:
         """The source's input vectors, its memory, and the fertilities' logits [..., source, most + 1]."""
         inputs = self.embed(source)
-        memory = self.remember(self.read(inputs, real), real)
+        memory = self.remember(self.read(inputs, source_real), source_real)
         return inputs, memory, self.fertility(memory.states)
 
     def write(self, inputs: Tensor, fertility: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
@@ -186,15 +188,15 @@ class FertilityModel(EncoderDecoder):
         places = self.positions[: origin.shape[-1]]  # [tokens, dim]
         inputs = inputs.expand(len(origin), *inputs.shape[-2:])
         x = inputs.take_along_dim(origin[..., None], dim=-2) + places  # [plans, tokens, dim]
-        alone = (real.sum(-1) == 1)[:, None, None]
+        alone = (real.sum(-1) == 1)[:, None, None]  # a lone word has no other to look at, so it sees itself
         others = ~torch.eye(len(places), dtype=torch.bool, device=x.device) | alone
         seen = attention_mask(real[:, None, :], 0, len(places), x)
         seen_others = attention_mask(real[:, None, :] & others, 0, len(places), x)
-        where = F.rms_norm(places, places.shape[-1:])
-        for block, reorder, (keys, values) in zip(self.decoder, self.reorder, memory.layers, strict=True):
+        keys = F.rms_norm(places, places.shape[-1:])  # and queries, of the positional attention
+        for block, reorder, (source_keys, source_values) in zip(self.decoder, self.reorder, memory.layers, strict=True):
             x = x + block.attend(x, None, seen_others)
-            x = x + reorder(x, where, seen)
-            x = x + block.consult(x, keys, values, memory.mask)
+            x = x + reorder(x, keys, seen)
+            x = x + block.consult(x, source_keys, source_values, memory.mask)
             x = x + block.feed(x)
         logits = self.logits(x)
         logits[..., [self.pad, self.end]] = float("-inf")
@@ -226,7 +228,7 @@ def example() -> dict[str, Any]:
 
 def loss(model: FertilityModel, source: Tensor, target: Tensor, fertility: Tensor) -> Tensor:
     """L_KD in nats a target word, of padded sources and targets and the aligner's fertilities [batch, source]."""
-    inputs, memory, scores = model.plan(source, source != model.pad)
+    inputs, memory, scores = model.consider(source, source != model.pad)
     logits, _ = model.write(inputs, fertility, memory)
     return supervised(model, source, target, fertility, scores=scores, logits=logits) / (target != model.pad).sum()
 
@@ -235,10 +237,10 @@ def supervised(
     model: FertilityModel, source: Tensor, target: Tensor, fertility: Tensor, *, scores: Tensor, logits: Tensor
 ) -> Tensor:
     """L_KD, summed over the batch: the words given the aligner's plan, and the plan."""
-    real, most = source != model.pad, scores.shape[-1] - 1
+    source_real, most = source != model.pad, scores.shape[-1] - 1
     target = target[:, : logits.shape[-2]]  # as a plan is cut, so is what it should become
     words = F.cross_entropy(logits.transpose(-1, -2), target, ignore_index=model.pad, reduction="sum")
-    return words + F.cross_entropy(scores[real], fertility[real].clamp(max=most), reduction="sum")
+    return words + F.cross_entropy(scores[source_real], fertility[source_real].clamp(max=most), reduction="sum")
 
 
 def expected_log_p(
@@ -265,21 +267,21 @@ def fine_tuning_loss(
     weight: float = 0.25,
 ) -> Tensor:
     """The loss of fine-tuning in nats a target word; its gradient is a one-sample estimate. `weight` is lambda."""
-    real = source != model.pad
-    inputs, memory, scores = model.plan(source, real)
-    taught = teacher.encode(source, real)
+    source_real = source != model.pad
+    inputs, memory, scores = model.consider(source, source_real)
+    taught = teacher.encode(source, source_real)
 
-    def divergence(logits: Tensor, places: Tensor) -> Tensor:
+    def divergence(logits: Tensor, real: Tensor) -> Tensor:
         p = logits.softmax(-1)
-        return -expected_log_p(teacher, taught, p, p.argmax(-1), places, end=model.end)  # L_RKL, [batch]
+        return -expected_log_p(teacher, taught, p, p.argmax(-1), real, end=model.end)  # L_RKL, [batch]
 
-    logits, places = model.write(inputs, fertility, memory)
-    back_propagated = divergence(logits, places).sum()
-    drawn = sampler.draw(sampler.probs(scores.detach())) * real  # [batch, source]
+    logits, real = model.write(inputs, fertility, memory)
+    back_propagated = divergence(logits, real).sum()
+    drawn = sampler.draw(sampler.probs(scores.detach())) * source_real  # [batch, source]
     with torch.no_grad():  # REINFORCE: a baseline that does not depend on the draw leaves the gradient unbiased
         advantage = divergence(*model.write(inputs, drawn, memory))
-        advantage -= divergence(*model.write(inputs, average(scores) * real, memory))
-    log_p = scores.log_softmax(-1).gather(-1, drawn[..., None]).squeeze(-1).where(real, 0).sum(-1)
+        advantage -= divergence(*model.write(inputs, average(scores) * source_real, memory))
+    log_p = scores.log_softmax(-1).gather(-1, drawn[..., None]).squeeze(-1).where(source_real, 0).sum(-1)
     reinforced = (advantage * log_p).sum()
     known = supervised(model, source, target, fertility, scores=scores, logits=logits)
     return (weight * (reinforced + back_propagated) + (1 - weight) * known) / (target != model.pad).sum()

@@ -37,8 +37,8 @@ MUTANTS = [
     ),
     ("lone-word-sees-nothing", "device=x.device) | alone", "device=x.device)"),
     ("no-positional-attention", "x = x + reorder(", "x = x + 0 * reorder("),
-    ("positional-attention-to-padding", "reorder(x, where, seen)", "reorder(x, where, None)"),
-    ("positional-attention-keeps-off-itself", "reorder(x, where, seen)", "reorder(x, where, seen_others)"),
+    ("positional-attention-to-padding", "reorder(x, keys, seen)", "reorder(x, keys, None)"),
+    ("positional-attention-keeps-off-itself", "reorder(x, keys, seen)", "reorder(x, keys, seen_others)"),
     ("copies-without-a-place", "dim=-2) + places", "dim=-2)"),
     ("fertility-end-predicted", "[self.pad, self.end]]", "[self.pad]]"),
     ("average-plan-rounded-down", ".round().long()", ".long()"),
@@ -53,14 +53,14 @@ MUTANTS = [
     ("teacher-hides-a-broken-model", "if not certainty.isfinite().all()", "if False"),
     (
         "padding-has-a-fertility",
-        "scores[real], fertility[real].clamp(max=most)",
+        "scores[source_real], fertility[source_real].clamp(max=most)",
         "scores.flatten(0, 1), fertility.flatten().clamp(max=most)",
     ),
     ("reward-of-the-wrong-sign", "(advantage * log_p)", "(-advantage * log_p)"),
     ("reward-of-the-aligners-plan", "model.write(inputs, drawn, memory)", "model.write(inputs, fertility, memory)"),
-    ("baseline-of-the-drawn-plan", "average(scores) * real", "drawn"),
+    ("baseline-of-the-drawn-plan", "average(scores) * source_real", "drawn"),
     ("reward-centred-on-its-own-batch", "(advantage * log_p)", "((advantage - advantage.mean()) * log_p)"),
-    ("teacher-of-the-true-text", "taught, p, p.argmax(-1), places", "taught, p, target, places"),
+    ("teacher-of-the-true-text", "taught, p, p.argmax(-1), real", "taught, p, target, real"),
     ("lambda-on-the-other-side", "weight: float = 0.25", "weight: float = 0.75"),
 ]
 
@@ -104,7 +104,7 @@ def test_every_source_word_is_copied_as_often_as_planned_and_in_order(limit: int
 
 @each_source
 def test_the_average_plan_is_the_rounded_expectation(source: list[int]) -> None:
-    _, _, scores = model_of(1).plan(source)
+    _, _, scores = model_of(1).consider(source)
     p = scores.softmax(-1).tolist()
     assert average(scores).tolist() == [round(sum(f * chance for f, chance in enumerate(law))) for law in p]
 
@@ -115,7 +115,7 @@ def test_the_text_is_as_long_as_its_plan(source: list[int], decoding: Any) -> No
     lengths = set()
     for seed in range(6):
         model = model_of(seed, most=3)
-        scores = model.plan(source)[2]
+        scores = model.consider(source)[2]
         planned = average(scores) if decoding == "average" else scores.argmax(-1)
         result = generate(model, source, decoding=decoding)
         assert len(result.tokens) == min(max(1, int(planned.sum())), 11)
@@ -173,7 +173,7 @@ def written(model: FertilityModel, source: list[int], plan: list[int]) -> Tensor
 def test_plans_side_by_side_are_each_written_as_if_alone(source: list[int]) -> None:
     model = model_of(2)
     plans = torch.cat((rows(6, len(source)), F.pad(torch.tensor([[1]]), (0, len(source) - 1))))
-    inputs, memory, _ = model.plan(source)
+    inputs, memory, _ = model.consider(source)
     logits, real = model.write(inputs, plans, memory)
     for plan, found, places in zip(plans.tolist(), logits, real, strict=True):
         assert torch.allclose(found[places], written(model, source, plan), atol=1e-10)
@@ -185,10 +185,10 @@ def test_a_padded_batch_of_sources_equals_each_alone() -> None:
     source = torch.tensor([row + [PAD] * (width - len(row)) for row in SOURCES])
     real = source != PAD
     plans = rows(3, width) * real
-    inputs, memory, scores = model.plan(source, real)
+    inputs, memory, scores = model.consider(source, real)
     logits, places = model.write(inputs, plans, memory)
     for i, row in enumerate(SOURCES):
-        assert torch.allclose(scores[i, : len(row)], model.plan(row)[2])
+        assert torch.allclose(scores[i, : len(row)], model.consider(row)[2])
         assert torch.allclose(logits[i, places[i]], written(model, row, plans[i, : len(row)].tolist()), atol=1e-10)
 
 
@@ -210,7 +210,7 @@ def judged(teacher: EncoderDecoder, source: list[int], text: tuple[int, ...]) ->
 
 
 def plan_law(model: FertilityModel, source: list[int]) -> dict[tuple[int, ...], float]:
-    p = model.plan(source)[2].softmax(-1).detach()
+    p = model.consider(source)[2].softmax(-1).detach()
     plans = itertools.product(range(p.shape[-1]), repeat=len(source))
     return {plan: math.prod(float(law[f]) for law, f in zip(p, plan, strict=True)) for plan in plans}
 
@@ -289,7 +289,7 @@ def known_by_hand(model: FertilityModel) -> float:
     total = 0.0
     for source, plan, target in PAIRS:
         words = written(model, source, plan).log_softmax(-1)
-        counts = model.plan(source)[2].log_softmax(-1)
+        counts = model.consider(source)[2].log_softmax(-1)
         total -= sum(float(row[token]) for row, token in zip(words, target, strict=True))
         total -= sum(float(row[f]) for row, f in zip(counts, plan, strict=True))
     return total
@@ -306,7 +306,7 @@ def test_a_fertility_beyond_the_most_is_learnt_as_the_most_and_copied_in_full() 
     model, target = model_of(6, most=2), torch.tensor([[3, 4, 5, 6]])
     found = loss(model, torch.tensor([[5, 3]]), target, torch.tensor([[4, 0]]))
     words = written(model, [5, 3], [4, 0]).log_softmax(-1).gather(-1, target.T).sum()
-    counts = model.plan([5, 3])[2].log_softmax(-1)
+    counts = model.consider([5, 3])[2].log_softmax(-1)
     assert float(found) == pytest.approx(float(-words - counts[0, 2] - counts[1, 0]) / 4)
 
 
@@ -315,7 +315,7 @@ def test_a_target_longer_than_any_plan_is_cut_with_it() -> None:
     model, target = model_of(6), torch.full((1, 12), 4)
     found = loss(model, torch.tensor([[5, 3]]), target, torch.tensor([[6, 6]]))
     words = written(model, [5, 3], [6, 6]).log_softmax(-1)[:, 4]
-    counts = model.plan([5, 3])[2].log_softmax(-1)[:, 6]
+    counts = model.consider([5, 3])[2].log_softmax(-1)[:, 6]
     assert len(words) == 11
     assert float(found) == pytest.approx(float(-words.sum() - counts.sum()) / 12)
 
@@ -349,7 +349,7 @@ def test_the_gradient_of_fine_tuning_is_unbiased() -> None:
         open_ += sampler.open
     assert total == pytest.approx(1)
 
-    p = model.plan(source)[2].softmax(-1)
+    p = model.consider(source)[2].softmax(-1)
     expectation = sum(
         p[0, a] * p[1, b] * divergence(model, teacher, source, [a, b]).detach()
         for a, b in itertools.product(range(3), repeat=2)
@@ -357,7 +357,7 @@ def test_the_gradient_of_fine_tuning_is_unbiased() -> None:
     costs = [divergence(model, teacher, source, list(f)).detach() for f in itertools.product(range(3), repeat=2)]
     assert max(costs) - min(costs) > 1  # else the choice of a plan would not matter
     words = written(model, source, plan).log_softmax(-1).gather(-1, torch.tensor(target)[:, None]).sum()
-    known = -words - model.plan(source)[2].log_softmax(-1)[[0, 1], plan].sum()
+    known = -words - model.consider(source)[2].log_softmax(-1)[[0, 1], plan].sum()
     objective = 0.4 * (expectation + divergence(model, teacher, source, plan)) + 0.6 * known
     assert torch.allclose(found, gradient(objective / 3, model), atol=1e-10)
 
@@ -375,10 +375,10 @@ def test_fine_tuning_pads_like_the_loss_and_leaves_the_teacher_alone() -> None:
     value = fine_tuning_loss(model, teacher, *batch(), sampler=Sampler(0), weight=0.0)
     assert value.item() == pytest.approx(known_by_hand(model) / 8)
     cold = fine_tuning_loss(model, teacher, *batch(), sampler=Sampler(0), weight=1.0)
-    likeliest = [model.plan(source)[2].argmax(-1).tolist() for source, _, _ in PAIRS]
+    likeliest = [model.consider(source)[2].argmax(-1).tolist() for source, _, _ in PAIRS]
     wanted = 0.0
     for (source, plan, _), drawn in zip(PAIRS, likeliest, strict=True):
-        scores = model.plan(source)[2]
+        scores = model.consider(source)[2]
         log_p = scores.log_softmax(-1)[range(len(source)), drawn].sum()
         baseline = divergence(model, teacher, source, average(scores).tolist())
         advantage = divergence(model, teacher, source, drawn) - baseline
