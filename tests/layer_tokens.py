@@ -1,8 +1,8 @@
-"""Counting at the model what early exits say they computed."""
+"""Counting at the model what methods say they computed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,18 +12,21 @@ from reference_impls.core.model import LanguageModel
 
 
 @contextmanager
-def layer_tokens(target: LanguageModel) -> Iterator[list[int]]:
-    """Layers times tokens of each `run` of the target while inside; `fill`, which runs no layer, is not counted."""
-    found: list[int] = []
-    run = target.run
+def layer_tokens(target: LanguageModel) -> Iterator[list[float]]:
+    """Layers times tokens that run while inside, half by half; `fill`, which runs no layer, is not counted."""
+    found: list[float] = []
 
-    def count(x: torch.Tensor, cache: Any = None, **more: Any) -> torch.Tensor:
-        layers = more.get("layers")
-        found.append(len(x) * (target.shape.layers if layers is None else len(layers)))
-        return run(x, cache, **more)
+    def counting(half: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def run(x: torch.Tensor, *more: Any) -> torch.Tensor:
+            found.append(len(x) / 2)
+            return half(x, *more)
 
-    target.run = count  # type: ignore[method-assign]
+        return run
+
+    for block in target.blocks:
+        block.attend, block.feed = counting(block.attend), counting(block.feed)  # type: ignore[method-assign]
     try:
         yield found
     finally:
-        del target.run
+        for block in target.blocks:
+            del block.attend, block.feed

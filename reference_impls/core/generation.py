@@ -26,7 +26,7 @@ class Step:
     passes: int = 1  # passes of the target model
     draft_passes: int = 0  # passes of a drafter
     layers: list[int] = field(default_factory=list)  # depth: after how many layers each token was read; empty = all
-    work: int = 0  # layers run, summed over the tokens they ran on; of a prompt only its last token counts; 0 = unknown
+    work: float = 0  # layers run, each half a half, over all tokens they ran on; of a prompt only the last; 0 = unknown
     canvas: list[int] = field(default_factory=list)  # the whole output after this pass, for parallel decoders
     masked: list[int] = field(default_factory=list)  # places of the canvas, from 0, that were masked before this pass
 

@@ -31,7 +31,8 @@ Guarantee
 ---------
 Exact distribution, for every set of skipped halves. Whether a draft goes on depends only on earlier steps and on tokens
 that are in the draft already, and the token that ends a draft is verified like the others; so each place keeps the law
-$p$ of speculative sampling. At temperature 0 the text is the target's greedy text.
+$p$ of speculative sampling. At temperature 0 the text is the target's greedy text. Work is not saved but spent: every
+guess runs through the halves that are left and, verified, through all (`mean_work`).
 
 Differences from the paper
 --------------------------
@@ -101,7 +102,8 @@ def generate(
     check_draft(gamma, target)
     check_skips(target.shape.layers, skip_attention=skip_attention, skip_feed=skip_feed)
     result, tokens, cache, rate = Generation(), list(prompt), target.new_cache(), 0.0
-    skips = tuple(skip_attention), tuple(skip_feed)
+    skips, depth = (tuple(skip_attention), tuple(skip_feed)), target.shape.layers
+    thin = depth - (len(set(skip_attention)) + len(set(skip_feed))) / 2  # layers of a drafting pass; a half is half
     go_on = limit > 0
     # Between turns the cache holds all tokens but the last, in all layers.
     while go_on:
@@ -117,7 +119,8 @@ def generate(
         emitted = [*draft[:kept], extra]
         tokens += emitted
         cache.crop(len(tokens) - 1)
-        go_on = result.add(Step(emitted, draft, kept=kept, draft_passes=len(draft)), limit, eos)
+        work = (len(draft) + 1) * depth + len(draft) * thin
+        go_on = result.add(Step(emitted, draft, kept=kept, draft_passes=len(draft), work=work), limit, eos)
         if draft:
             longest = len(draft) == gamma
             threshold, rate = adapted(threshold, rate, kept / len(draft), longest, goal=goal, epsilon=epsilon)

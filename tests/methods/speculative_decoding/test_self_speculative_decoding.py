@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from layer_tokens import layer_tokens
 
 from accelgen.measuring.counterexamples import P, drafted_pair, pairs
 from accelgen.training import storing
@@ -59,6 +60,8 @@ MUTANTS = [
     ("threshold-moves-the-wrong-way", "if rate < goal", "if rate >= goal"),
     ("longest-draft-makes-it-bolder", "else threshold if longest else", "else"),
     ("acceptance-of-one-step-alone", "betas[0] * rate + (1 - betas[0]) * accepted", "accepted"),
+    ("work-as-if-nothing-were-skipped", "len(draft) * thin", "len(draft) * depth"),
+    ("work-without-the-extra-token", "(len(draft) + 1) * depth", "len(draft) * depth"),
     ("search-forgets-the-best", "best = max(trial, best, key=score)", "best = trial"),
     ("search-from-the-worst-start", "best = max((", "best = min(("),
 ]
@@ -111,6 +114,19 @@ def test_whatever_is_skipped_the_greedy_text_and_the_cache_are_the_targets(seed:
     held = len(cache)
     assert held >= len(PROMPT) + len(run.tokens) - 1
     assert torch.allclose(caches[0]._store[:, :, :, :held], cache._store[:, :, :, :held], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_work_is_what_ran_at_the_model_half_by_half(seed: int) -> None:
+    """Also in vain; a half that is named twice is skipped once."""
+    target, skips = varied_model(5), some_skips(5, seed)
+    skips["skip_feed"] *= 2
+    for limit in (1, 16):
+        with layer_tokens(target) as ran:
+            run = generate(target, PROMPT, limit, sampler=Sampler(0), threshold=0.2, gamma=4, **skips)
+        assert sum(step.work for step in run.steps) == sum(ran) - 5 * (len(PROMPT) - 1)
+        assert run.mean_work is not None
+    assert run.draft_passes > 0
 
 
 @pytest.mark.parametrize(
