@@ -11,10 +11,7 @@ from typing import Annotated
 
 import typer
 
-from accelgen.cli import adding, catalogue, listing, proofs, running
-from accelgen.cli import documents as site
-from accelgen.cli import measurements as measuring
-from accelgen.cli import models as zoo
+from accelgen.cli import adding, catalogue, documents, listing, measurements, models, proofs, running
 from accelgen.cli.sentences import OneSentence
 
 
@@ -52,13 +49,13 @@ for command in (
     proofs.verify,
     catalogue.validate,
     catalogue.export,
-    measuring.bench,
-    measuring.trace,
+    measurements.bench,
+    measurements.trace,
     adding.new,
     adding.status,
 ):
     settings = running.CONTEXT if command is running.run else None
     name = command.__name__.removesuffix("_methods").removesuffix("_taxonomy").replace("_", "-")
     app.command(name, context_settings=settings)(command)
-app.add_typer(zoo.app, name="zoo")
-app.add_typer(site.app, name="docs")
+app.add_typer(models.app, name="zoo")
+app.add_typer(documents.app, name="docs")

@@ -1,4 +1,4 @@
-"""What the taxonomy knows: list, show, cite, copy, validate and export. Nothing here imports torch."""
+"""What the taxonomy knows of a method: show, cite, copy, validate and export. Nothing here imports torch."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ PREDICTIONS: tuple[typed.Column[Any], ...] = (
 
 
 @dataclass(frozen=True)
-class Report:
+class Figures:
     """What was measured: rows of one kind under their columns, with what they depend on and what the words mean."""
 
     head: dict[str, Any]  # the command, the machine, the settings
@@ -58,7 +58,7 @@ class Report:
         return self.head | self.more | {"rows": [row.as_data() for row in self.rows]}
 
 
-Maker = Callable[["Plan", Callable[[int], None]], Report]
+Maker = Callable[["Plan", Callable[[int], None]], Figures]
 
 
 def bench(
@@ -163,16 +163,16 @@ def _place(output: Path | None, name: str, *, store: bool) -> Path | None:
     return RESULTS / name
 
 
-def _methods(plan: Plan, expect: Callable[[int], None]) -> Report:
+def _methods(plan: Plan, expect: Callable[[int], None]) -> Figures:
     """Every method against its baseline; `expect` learns how many pairs there will be."""
     from accelgen.measuring import bench as measuring
 
     taxonomy = load_taxonomy()
     expect(measuring.pairs_of(taxonomy, plan))
-    return Report(_head(plan), list(measuring.measure(taxonomy, plan)), typed.BENCH, [SPEEDUPS])
+    return Figures(_head(plan), list(measuring.measure(taxonomy, plan)), typed.BENCH, [SPEEDUPS])
 
 
-def _costs(plan: Plan, expect: Callable[[int], None]) -> Report:
+def _costs(plan: Plan, expect: Callable[[int], None]) -> Figures:
     """The costs of single calls, and the speedups that follow; `expect` learns how many runs there will be."""
     from accelgen.measuring import costs
 
@@ -180,7 +180,7 @@ def _costs(plan: Plan, expect: Callable[[int], None]) -> Report:
     expect(costs.runs_of(taxonomy, plan))
     units, rows = costs.measure(taxonomy, plan)
     more = {"units": [unit.as_data() for unit in units]}
-    report = Report(_head(plan, "--costs"), rows, PREDICTIONS, [STEPS], more)
+    report = Figures(_head(plan, "--costs"), rows, PREDICTIONS, [STEPS], more)
     for problem in problems(read_json(RESULTS / "bench.json"), report.as_data()) if plan.device.type == "cpu" else ():
         typer.echo(f"beside bench.json: {problem}", err=True)
     return report
@@ -193,15 +193,15 @@ def _forced(id: str, acceptance: str) -> Maker:
     method, chances = find_implemented(load_taxonomy(), id), synthetic.parse(acceptance)
     synthetic.check(method, chances)
 
-    def make(plan: Plan, expect: Callable[[int], None]) -> Report:
+    def make(plan: Plan, expect: Callable[[int], None]) -> Figures:
         expect(plan.runs)
         head = _head(plan, f"--synthetic-acceptance {acceptance} --method {id}")
-        return Report(head, [synthetic.measure(method, chances, plan)], typed.FORCED, [SPEEDUPS, FORMULAS])
+        return Figures(head, [synthetic.measure(method, chances, plan)], typed.FORCED, [SPEEDUPS, FORMULAS])
 
     return make
 
 
-def _peers(plan: Plan, expect: Callable[[int], None]) -> Report:
+def _peers(plan: Plan, expect: Callable[[int], None]) -> Figures:
     """Methods beside transformers; `expect` learns how many runs there will be."""
     from accelgen.measuring import peers
     from accelgen.measuring.kinds import Continue
@@ -210,7 +210,7 @@ def _peers(plan: Plan, expect: Callable[[int], None]) -> Report:
     head["versions"] |= peers.versions()
     head["settings"] |= peers.settings()
     expect(sides.runs(plan))
-    return Report(head, peers.measure(sides, prompts, plan), PEERS, [SIDES])
+    return Figures(head, peers.measure(sides, prompts, plan), PEERS, [SIDES])
 
 
 def _head(plan: Plan, *words: str) -> dict[str, Any]:
@@ -227,7 +227,7 @@ def _head(plan: Plan, *words: str) -> dict[str, Any]:
 # ---- how it looks -------------------------------------------------------------------------------------------------
 
 
-def _print(report: Report) -> None:
+def _print(report: Figures) -> None:
     """The rows as a table, without columns that are empty, and what the words mean."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     shown = [typed.cells(report.columns, row) for row in report.rows]

@@ -24,6 +24,7 @@ from reference_impls.zoo.tasks import END, HELD_OUT, PAD, Example, Frh, Side, Ta
 Row = tuple[list[int], ...]  # a source, its target, and what else is learnt from
 TABLES = {"embedding", "positions", "lengths.table", "transitions.before", "transitions.after"}
 COUNT = 1000  # sentences that a model is measured on
+TRIALS = 200  # sentences of the development side that ways to decode are compared on
 FRESH = 2  # the seed of these sentences; those of seed 1 were looked at while methods were tried
 
 
@@ -149,6 +150,14 @@ def judged(
         "n": len(found),
         **{reading: verdict(own, found, [write(reading, each) for each in found]) for reading in readings},
     }
+
+
+def compared(
+    own: Task, readings: Iterable[str], tried: Iterable[str], write: Callable[[str, Example], Sequence[int]]
+) -> dict[str, Any]:
+    """The verdicts on `readings` from the test side, and those on what was `tried` from the development side."""
+    development = judged(own, examples(own, "development", TRIALS), tried, write)
+    return judged(own, examples(own), readings, write) | {"development": development}
 
 
 def verdict(own: Task, examples: Sequence[Example], outputs: Sequence[Sequence[int]]) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 `verify("my_package.my_module:generate")` or `verify("my_file.py:generate")` runs the suites that a function of this
 call owes, and returns a `Report`; `accelgen verify` prints it. `prove` takes the function itself. `exact_law` and
-`total_variation` are there for proofs of your own.
+`total_variation` are there for proofs of your own. A function that continues a prompt owes all that an exact method
+does; the suite for early exits, which do not keep the law, is run only when it is asked for: `suites=["early-exit"]`.
 
 A function is called as `generate(target, prompt, limit, *, sampler, …, eos=None)`; as `generate(model, source, …)`
 where it translates, `generate(model, prompt, length, *, steps, …)` where it fills a canvas, `generate(target, prompts,

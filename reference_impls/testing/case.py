@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Guess = Literal["random", "noisy", "perfect"]
-Part = Literal["target", "draft", "rest"]
+Cost = Literal["target", "draft", "rest"]  # what the time of a step is spent on
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Scene:
 
     target: Any  # a LanguageModel; a model of the method's own where it translates, fills a canvas or classifies
     prompt: Sequence[int]
-    guesses: int = 2
-    guess: Guess = "random"
+    guesses: int = 2  # a step
+    guess: Guess = "random"  # noisy ones are right now and then, perfect ones always
     drafter: Any = None  # a drafter whose law is this scene's own
 
 
@@ -53,10 +53,13 @@ class Case:
     """For methods that skip layers by other options than a `threshold`: options from the earliest exit to the full
     model, which comes last."""
 
-    checkpoint: Mapping[str, Any] | str = field(default_factory=dict)
-    """Options with which it runs on any checkpoint; or the part that it lacks there, as `accelgen run` names it."""
+    checkpoint: Mapping[str, Any] = field(default_factory=dict)
+    """Options with which it runs on any checkpoint."""
 
-    costs: Mapping[str, Part] = field(default_factory=dict)
+    lacks: str = ""
+    """The part without which it runs on no checkpoint, as `accelgen run` names it; empty where it runs."""
+
+    costs: Mapping[str, Cost] = field(default_factory=dict)
     """Functions of its module, beside the models' own calls, that a step's time is spent in, and for which part."""
 
     learns: Collection[str] = ()

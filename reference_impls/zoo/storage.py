@@ -1,7 +1,7 @@
 """Weights on disk: half precision, safetensors, and a manifest that says of each part what it is and how it hashes.
 
 An entry is all that `load` asks: its `class`, an nn.Module of reference_impls written as `package.module:Class`, and
-the `arguments` of that class. An argument is plain data; `shape` is a `core.model.Shape`, and `{"stored": key}` stands
+the `arguments` of that class. An argument is plain data; `shape` is a `core.layers.Shape`, and `{"stored": key}` stands
 for a stored tensor.
 """
 

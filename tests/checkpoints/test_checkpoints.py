@@ -350,8 +350,8 @@ def test_a_model_narrower_than_its_tokenizer_is_refused_as_a_drafter(drafter, tm
 # ---- running ------------------------------------------------------------------------------------------------------
 
 METHODS = {method.id: method for method in load_taxonomy().methods if method.is_implemented}
-FIT = {id: case for id in METHODS if not isinstance((case := case_of(id)).checkpoint, str)}
-UNFIT = {id: case.checkpoint for id in METHODS if isinstance((case := case_of(id)).checkpoint, str)}
+FIT = {id: case for id in METHODS if not (case := case_of(id)).lacks}
+UNFIT = {id: case.lacks for id in METHODS if (case := case_of(id)).lacks}
 
 
 def parameters(id):

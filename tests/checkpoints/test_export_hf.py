@@ -60,7 +60,7 @@ def own(id: str) -> dict[str, Any]:
     """
     method, case = module_of(id), case_of(id)
     kinds = get_type_hints(method.generate)
-    found = dict(case.checkpoint) if not isinstance(case.checkpoint, str) else {}
+    found = dict(case.checkpoint)
     found |= {"gamma": 3} if "gamma" in kinds else {}
     found |= {"assistant_model": 1} if kinds.keys() & {"drafter", "drafters"} else {}
     retrieval = [name for name, kind in kinds.items() if "tokens" in made_from(kind)]

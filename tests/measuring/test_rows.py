@@ -116,7 +116,7 @@ def test_depth_and_work_are_two_columns() -> None:
 def test_terminal_and_page_write_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [ROW, replace(ROW, setting="warm", acceptance=0.25)]
     head = {"machine": {"processor": "P", "threads": 1}, "versions": {"torch": "2"}}
-    commands._print(commands.Report(head, rows, BENCH, ["words"]))
+    commands._print(commands.Figures(head, rows, BENCH, ["words"]))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split("  ")[0] == "Method"
     page = figures_table(rows).replace('<span class="nowrap">', "").replace("</span>", "")

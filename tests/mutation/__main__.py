@@ -11,7 +11,7 @@ from accelgen.taxonomy.loading import load_taxonomy
 
 from .changes import ROOT, Change, MutantError
 from .drawing import drawn
-from .judging import judged
+from .judging import ROOMS, judged
 from .named import named
 
 BOUND = 95  # of 100 random mutants so many must die, and of the known ones all
@@ -21,7 +21,7 @@ ARBITRARY = {"__init__", "tiny", "case"}  # modules of the kit that judge nothin
 def pool() -> list[str]:
     """The modules that random mutants are drawn from: the methods, core, and the kit's own judgements."""
     methods = [f"{method.module.replace('.', '/')}.py" for method in load_taxonomy().methods if method.is_implemented]
-    rooms = [path for room in ("core", "testing") for path in (ROOT / "reference_impls" / room).glob("*.py")]
+    rooms = [path for room in sorted(ROOMS) for path in (ROOT / "reference_impls" / room).glob("*.py")]
     return methods + [path.relative_to(ROOT).as_posix() for path in rooms if path.stem not in ARBITRARY]
 
 
@@ -56,15 +56,14 @@ def main(arguments: list[str]) -> int:
         return 2
     kind, bound = ("known", 100) if given.random is None else (f"random, drawn with seed {given.seed}", BOUND)
     print(f"{len(changes)} mutants, {kind}; at least {bound} in 100 must die", flush=True)
-    alive = []
+    unproved = []  # what survived, could not be judged or, of the known ones, does not even run
     for change, verdict in judged(changes, given.workers):
         line = f"{verdict.outcome:<9} {change}{verdict.by and f'  by {verdict.by}'}"
-        if verdict.outcome != "killed" or (change.name and verdict.by == "import"):  # what does not run proves nothing
-            alive.append(line)
-        else:
-            print(line, flush=True)
-    killed = len(changes) - len(alive)
-    print(f"planted {len(changes)}, killed {killed}", *sorted(alive), sep="\n")
+        print(line, flush=True)
+        if verdict.outcome != "killed" or (change.name and verdict.by == "import"):
+            unproved.append(line)
+    killed = len(changes) - len(unproved)
+    print(f"planted {len(changes)}, killed {killed}", *sorted(unproved), sep="\n")  # once more, below the count
     return int(100 * killed < bound * len(changes))
 
 

@@ -216,6 +216,8 @@ def test_of_twenty_random_mutants_one_may_survive_and_is_shown(monkeypatch, caps
     assert lines[0] == "20 mutants, random, drawn with seed 7; at least 95 in 100 must die"
     assert lines[-1 - alive] == f"planted 20, killed {20 - alive}"
     assert all(line.startswith(f"survived  {READING}:") for line in lines[len(lines) - alive :])
+    assert lines[1 : 1 + alive] == lines[len(lines) - alive :]  # also as they come
+    assert len(lines) == 1 + 20 + 1 + alive
 
 
 @pytest.mark.parametrize("end", ["survived", "killed import", "error"])

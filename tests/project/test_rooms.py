@@ -1,6 +1,7 @@
 """The rooms of the house: arrows between them go one way, nothing stands outside, and no name stands for two things."""
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,18 @@ def test_arrows_between_rooms_go_one_way(module: str) -> None:
         if room(name) == "reference_impls.zoo" and room(module) in ORDER[1:5]:
             continue
         assert name.count(".") == 1 or ORDER.index(room(name)) <= ORDER.index(room(module)), f"{module} imports {name}"
+
+
+def test_the_tool_names_its_rooms_from_bottom_to_top() -> None:
+    said = ast.get_docstring(ast.parse(FILES["accelgen.__init__"].read_text(encoding="utf-8"))) or ""
+    assert [name for name in re.findall(r"`(\w+)`", said) if name != "reference_impls"] == list(TOOL_ROOMS)
+
+
+@pytest.mark.parametrize("mapped", ["reference_impls.core", "accelgen.measuring"])
+def test_a_map_of_a_room_names_every_module(mapped: str) -> None:
+    said = ast.get_docstring(ast.parse(FILES[f"{mapped}.__init__"].read_text(encoding="utf-8"))) or ""
+    names = [name.rpartition(".")[2] for name in FILES if name.startswith(f"{mapped}.")]
+    assert sorted(re.findall(r"`(\w+)`", said)) == sorted(name for name in names if name != "__init__")
 
 
 def test_no_module_stands_outside_a_room() -> None:

@@ -20,7 +20,6 @@ from accelgen.training.fit import fit, schedule
 from accelgen.training.language import Growth, Phase
 from accelgen.training.parts import Windows, learn
 from accelgen.training.recipe import Part, Recipe, Settings
-from accelgen.training.recipes import nart_crf, nat_fertility
 from accelgen.training.recipes.rest import Storing
 from accelgen.training.recipes.self_speculative_decoding import Search
 from accelgen.training.shelf import Shelf
@@ -73,8 +72,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     """A shelf on which every recipe was made once, these small recipes, and the manifest entries."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sentence_pairs, "COUNT", 4)
-        for module in (nart_crf, nat_fertility):
-            patch.setattr(module, "TRIALS", 1)
+        patch.setattr(sentence_pairs, "TRIALS", 1)
         shelf = SmallShelf(tmp_path_factory.mktemp("shelf"))
         small = {name: replace(each, settings=shortened(each.settings)) for name, each in making.recipes().items()}
         state = torch.get_rng_state()

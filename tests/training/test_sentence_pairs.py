@@ -19,8 +19,7 @@ from reference_impls.zoo.tasks import END, MASK, Task, task
 def figures(monkeypatch: pytest.MonkeyPatch) -> Any:
     """What a recipe measures of its shipped part, on few sentences."""
     monkeypatch.setattr(sentence_pairs, "COUNT", 50)
-    for module in (nart_crf, nat_fertility):
-        monkeypatch.setattr(module, "TRIALS", 1)
+    monkeypatch.setattr(sentence_pairs, "TRIALS", 1)
     shelf = Shelf()
 
     def measured(name: str) -> dict[str, Any]:

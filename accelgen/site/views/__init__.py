@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from accelgen.site.results import Results
-from accelgen.site.views import calculator, comparison, engines, gaps, glossary, guide, lineage, replay, timeline
-from accelgen.site.views import five_rates as acceptance
-from accelgen.site.views import mistakes as errata
+from accelgen.site.views import (
+    calculator,
+    comparison,
+    engines,
+    five_rates,
+    gaps,
+    glossary,
+    guide,
+    lineage,
+    mistakes,
+    replay,
+    timeline,
+)
 from accelgen.taxonomy.schema import Taxonomy
 
 View = Callable[[Taxonomy, Results], str]
@@ -21,8 +31,8 @@ VIEWS: Mapping[str, tuple[str, View]] = {
     "engines": ("Engines", engines.page),
     "lineage": ("Lineage", lineage.page),
     "timeline": ("Timeline", timeline.page),
-    "acceptance": ("What acceptance means", acceptance.page),
+    "acceptance": ("What acceptance means", five_rates.page),
     "glossary": ("Glossary", glossary.page),
     "gaps": ("Gap map", gaps.page),
-    "errata": ("Errata", errata.page),
+    "errata": ("Errata", mistakes.page),
 }

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from accelgen.training.recipe import Part, Recipe
-from accelgen.training.sentence_pairs import Pairs, corpus, examples, judged, learn, lessons, shape_for
+from accelgen.training.sentence_pairs import Pairs, compared, corpus, learn, lessons, shape_for
 from accelgen.training.shelf import Shelf
 from reference_impls.non_autoregressive import nart_crf as method
 from reference_impls.zoo.tasks import END, PAD, Example, task
@@ -23,7 +23,6 @@ TRIED: dict[str, dict[str, Any]] = {
     f"bias {bias}, {lengths} lengths": {"beam": BEAM, "bias": bias, "candidates": lengths}
     for lengths in (1, 3, 5, 7) for bias in (-2, -1, 0)
 }  # fmt: skip
-TRIALS = 200  # sentences of the development side that these are compared on
 
 
 def train(shelf: Shelf, settings: Pairs) -> Part:
@@ -45,8 +44,7 @@ def measure(shelf: Shelf, settings: Pairs, model: method.StructuredModel) -> dic
         judge = teacher if options["candidates"] > 1 else None
         return method.generate(model, source, teacher=judge, **options).tokens
 
-    tried = judged(own, examples(own, "development", TRIALS), TRIED, write)
-    return judged(own, examples(own), READINGS, write) | {"development": tried}
+    return compared(own, READINGS, TRIED, write)
 
 
 RECIPE = Recipe(

@@ -7,7 +7,7 @@ from typing import Any
 
 from accelgen.training.alignment import fertilities
 from accelgen.training.recipe import Part, Recipe
-from accelgen.training.sentence_pairs import Pairs, corpus, examples, judged, learn, lessons, shape_for
+from accelgen.training.sentence_pairs import Pairs, compared, corpus, learn, lessons, shape_for
 from accelgen.training.shelf import Shelf
 from reference_impls.core.sampling import Sampler
 from reference_impls.non_autoregressive import nat_fertility as method
@@ -26,7 +26,6 @@ TRIED: dict[str, dict[str, Any]] = {
     }
     for samples in (10, 100) for temperature in (1, 2, 3, 4)
 }  # fmt: skip
-TRIALS = 200  # sentences of the development side that these are compared on
 
 
 def train(shelf: Shelf, settings: Pairs) -> Part:
@@ -49,8 +48,7 @@ def measure(shelf: Shelf, settings: Pairs, model: method.FertilityModel) -> dict
         sampler, source = Sampler(options.pop("temperature")), own.encode(example.source)
         return method.generate(model, source, teacher=teacher, sampler=sampler, **options).tokens
 
-    tried = judged(own, examples(own, "development", TRIALS), TRIED, write)
-    return judged(own, examples(own), READINGS, write) | {"development": tried}
+    return compared(own, READINGS, TRIED, write)
 
 
 RECIPE = Recipe(

@@ -4,6 +4,6 @@ from reference_impls.testing.case import Case
 
 CASE = Case(
     refused={"top": (0,), "minimum": (0, 99)},
-    checkpoint="heads (BlockHeads)",
+    lacks="heads (BlockHeads)",
     costs={"count_kept": "rest"},
 )

@@ -17,6 +17,6 @@ CASE = Case(
         "k_matrix": (((1,),), ((0, 0, 0), (0, 1, 1), (0, 0, 1)), ((1, 0, 0), (0, -1, 2), (0, 0, 1))),
         "lenience": (0.0, 1.5, math.nan),
     },
-    checkpoint="max_gram (MaxGram)",
+    lacks="max_gram (MaxGram)",
     costs={"verify_chain": "rest"},
 )

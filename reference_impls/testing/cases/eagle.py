@@ -6,6 +6,6 @@ from reference_impls.testing.tiny import ranks
 CASE = Case(
     options=lambda scene: {"choices": ranks(scene)},
     refused={"choices": ((), ((0, 0),))},
-    checkpoint="drafter (EagleDrafter)",
+    lacks="drafter (EagleDrafter)",
     costs={"verify_tree": "rest"},
 )

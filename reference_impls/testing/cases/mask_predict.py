@@ -4,6 +4,6 @@ from reference_impls.testing.case import Case
 
 CASE = Case(
     refused={"iterations": (0, -1), "candidates": (0, 99)},
-    checkpoint="encoder-decoder",
+    lacks="encoder-decoder",
     costs={"least_certain": "rest"},
 )

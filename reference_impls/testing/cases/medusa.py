@@ -6,6 +6,6 @@ from reference_impls.testing.tiny import ranks
 CASE = Case(
     options=lambda scene: {"choices": ranks(scene)},
     refused={"choices": ((), ((0, 0),)), "acceptance": ("generous",)},
-    checkpoint="heads (MedusaHeads)",
+    lacks="heads (MedusaHeads)",
     costs={"verify_tree": "rest", "accept_typical": "rest"},
 )

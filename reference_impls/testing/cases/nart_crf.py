@@ -5,6 +5,6 @@ from reference_impls.testing.case import Case
 CASE = Case(
     options=lambda scene: {"candidates": scene.guesses},
     refused={"beam": (0, -1), "candidates": (0, 99)},
-    checkpoint="encoder-decoder",
+    lacks="encoder-decoder",
     costs={"viterbi": "rest"},
 )

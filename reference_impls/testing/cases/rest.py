@@ -4,6 +4,6 @@ from reference_impls.testing.case import Case
 
 CASE = Case(
     refused={"longest": (0,), "nodes": (0,)},
-    checkpoint="datastore (Datastore)",
+    lacks="datastore (Datastore)",
     costs={"verify_tree": "rest"},
 )

@@ -37,7 +37,7 @@ from reference_impls.zoo import storage
 
 MUTANTS = [
     ("draft-keys-and-values-kept", "    cache.crop(len(tokens) - 1)\n    return draft, q", "    return draft, q"),
-    ("draft-rejected-but-not-forgotten", "        cache.crop(len(tokens) - 1)\n        go_on", "        go_on"),
+    ("draft-rejected-but-not-forgotten", "        cache.crop(len(tokens) - 1)\n        work", "        work"),
     (
         "feed-forward-skipped-with-attention",
         "if layer not in skip_feed:",
