@@ -84,7 +84,7 @@ def generate(
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`; the first `exit_layer` layers draft `gamma` tokens a step.
 
-    Raises ValueError for a `gamma` below 1 and for an `exit_layer` that the target does not have.
+    Raises ValueError for a `gamma` below 1 and for an `exit_layer` that leaves no layer below or above it.
     """
     check_draft(gamma, target)
     check_exit(exit_layer, target.shape.layers)
@@ -116,9 +116,9 @@ def generate(
 
 
 def check_exit(exit_layer: int, layers: int) -> None:
-    """Raise ValueError for an exit after a layer that the model does not have."""
-    if not 1 <= exit_layer <= layers:
-        raise ValueError(f"exit_layer is {exit_layer}; the model has {layers} layers, so choose 1 to {layers}")
+    """Raise ValueError for an exit that leaves no layer to draft, or none to verify."""
+    if not 1 <= exit_layer < layers:
+        raise ValueError(f"exit_layer is {exit_layer}; it must leave layers that verify, so choose 1 to {layers - 1}")
 
 
 def example() -> dict[str, Any]:
