@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reference_impls.core.generation import positions_of
 from reference_impls.core.sampling import Sampler
 
 
@@ -52,11 +53,10 @@ def one_hot(tokens: Tensor, vocab: int, dtype: torch.dtype = torch.float32) -> T
 def room(length: int, gamma: int, target: Any, *drafters: Any) -> int:
     """How many of `gamma` guesses fit behind a text of `length` tokens, where the models' positions come to an end.
 
-    The target reads every guess; a drafter reads all but the last. `shape.positions` says how many a model has; where
-    it says none, there is no last one.
+    The target reads every guess; a drafter reads all but the last.
     """
     for unread, model in [(0, target), *((1, drafter) for drafter in drafters)]:
-        positions = getattr(model.shape, "positions", None)
+        positions = positions_of(model)
         gamma = gamma if positions is None else min(gamma, positions + unread - length)
     return max(0, gamma)
 

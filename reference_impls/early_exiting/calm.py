@@ -66,7 +66,7 @@ from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.exits import layer_states, layerwise_cross_entropy, top_two_gap
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Norm, Shape
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -95,6 +95,7 @@ def generate(
     and for a confidence that is not a number.
     """
     check_options(target, exits, measure, classifier, decay)
+    check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     depth = target.shape.layers
     go_on = limit > 0

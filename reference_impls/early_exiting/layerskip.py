@@ -64,7 +64,7 @@ from torch import Tensor
 from reference_impls.core.arguments import checked
 from reference_impls.core.drafting import check_draft
 from reference_impls.core.exits import layerwise_cross_entropy
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.verify import verify_chain
@@ -89,6 +89,7 @@ def generate(
     check_draft(gamma, target)
     check_exit(exit_layer, target.shape.layers)
     lower, upper = range(exit_layer), range(exit_layer, target.shape.layers)
+    check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     go_on = limit > 0
     # In every layer the cache holds all tokens but the newest; while drafting, the lower layers are ahead of the upper.

@@ -57,7 +57,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -85,6 +85,7 @@ def generate(
         raise ValueError(
             f"top is {top} and minimum is {minimum}; needed are top >= 1 and 1 <= minimum <= k = {heads.k}"
         )
+    check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     proposal: list[int] = []
     go_on = limit > 0

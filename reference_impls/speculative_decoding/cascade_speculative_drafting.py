@@ -69,7 +69,7 @@ from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.drafting import check_draft, check_guesses, one_hot, room
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Shape, as_tensor
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -98,6 +98,7 @@ def generate(
     """
     check_draft(1, target, *drafters, max_gram)
     check_cascade(k_matrix, len(drafters) + 1, lenience)
+    check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     cascade, longest = Cascade(drafters, max_gram, k_matrix, lenience, sampler), sum(map(sum, k_matrix))
     go_on = limit > 0

@@ -77,7 +77,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -112,6 +112,7 @@ def generate(
     planned = plan(choices, heads.k, target.shape.vocab)
     layout, ranks = planned.layout(), max(planned.tokens) + 1
     slots = torch.tensor([(len(path) - 1) * ranks + path[-1] for path in choices], device=target.device)
+    check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     tree, (depths, visible) = Tree(), Tree().layout(len(tokens))  # the pass over the prompt has no guesses yet
     go_on = limit > 0

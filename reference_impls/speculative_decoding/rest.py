@@ -71,7 +71,7 @@ from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.drafting import check_draft, room
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.tree import Tree
@@ -98,6 +98,7 @@ def generate(
     ValueError for numbers below 1, and for a datastore with tokens that the target does not have.
     """
     check_options(target, datastore, longest, gamma, nodes)
+    check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     go_on = limit > 0
     # Between turns the cache holds all tokens but the last.

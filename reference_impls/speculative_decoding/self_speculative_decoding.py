@@ -69,7 +69,7 @@ from torch import Tensor
 from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
 from reference_impls.core.drafting import check_draft, check_guesses
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.verify import verify_chain
@@ -100,6 +100,7 @@ def generate(
     """
     check_draft(gamma, target)
     check_skips(target.shape.layers, skip_attention=skip_attention, skip_feed=skip_feed)
+    check_length(target, prompt, limit)
     result, tokens, cache, rate = Generation(), list(prompt), target.new_cache(), 0.0
     skips = tuple(skip_attention), tuple(skip_feed)
     go_on = limit > 0

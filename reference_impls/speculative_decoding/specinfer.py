@@ -77,7 +77,7 @@ from torch import Tensor
 from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
 from reference_impls.core.drafting import check_draft, room, siblings
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.tree import Tree
@@ -102,6 +102,7 @@ def generate(
     """
     check_draft(1, target, *drafters)
     check_speculator(len(drafters), expansion, target.shape.vocab)
+    check_length(target, prompt, limit)
     result, tokens = Generation(), list(prompt)
     cache, draft_caches = target.new_cache(), [drafter.new_cache() for drafter in drafters]
     go_on = limit > 0

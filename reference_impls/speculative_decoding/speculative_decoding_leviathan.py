@@ -59,7 +59,7 @@ from torch import Tensor, nn
 from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
 from reference_impls.core.drafting import check_draft, draft_chain, room
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -86,6 +86,7 @@ def generate(
     check_draft(gamma, target, drafter)
     if not 0 < lenience <= 1:
         raise ValueError(f"lenience is {lenience}; it must lie in (0, 1], where 1 is exact")
+    check_length(target, prompt, limit)
     result, tokens = Generation(), list(prompt)
     target_cache, draft_cache = target.new_cache(), drafter.new_cache()
     go_on = limit > 0

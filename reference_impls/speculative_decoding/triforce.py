@@ -70,7 +70,7 @@ from torch import Tensor
 from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
 from reference_impls.core.drafting import check_draft, check_guesses, draft_chain
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import attention_mask, rotate
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -102,6 +102,7 @@ def generate(
     """
     check_draft(gamma, target, drafter)
     check_sizes(budget, chunk, stride, (gamma_2, sinks, recent))
+    check_length(target, prompt, limit)
     result, tokens, full, middle = Generation(), list(prompt), target.new_cache(), ShortCache(target)
     window = ShortCache(drafter, dropped=max(0, len(prompt) - sinks - recent))
     built, rate, go_on = -stride, 1.0, limit > 0  # up to where chunks were scored; the rolling acceptance

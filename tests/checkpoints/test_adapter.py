@@ -424,7 +424,7 @@ def test_drafts_end_at_the_last_position_of_the_target_and_of_the_drafter(name):
         assert cascade.generate(target, PROMPT, 9, **options).tokens == wanted
     store = rest.Datastore([*PROMPT, *wanted])
     assert rest.generate(target, PROMPT, 9, datastore=store, sampler=Sampler(0)).tokens == wanted
-    with pytest.raises(ValueError, match="has 16 positions, and the text is 17 tokens long"):
+    with pytest.raises(ValueError, match="has 16 positions, and 8 tokens of prompt with 10 more do not fit"):
         autoregressive.generate(target, PROMPT, 10, sampler=Sampler(0))
 
 
