@@ -61,10 +61,16 @@ def room(length: int, gamma: int, target: Any, *drafters: Any) -> int:
     return max(0, gamma)
 
 
-def check_guesses(tokens: Iterable[int]) -> None:
-    """Raise ValueError for the impossible token that `Sampler.draw` makes from logits that are not finite."""
+def best_guesses(logits: Tensor, count: int) -> Tensor:
+    """The `count` likeliest tokens [..., count] of logits [..., vocab], best first; where one is not finite, -1."""
+    best = logits.topk(count)
+    return best.indices.where(best.values < torch.inf, -1)
+
+
+def check_guesses(tokens: Iterable[int], whose: str = "the drafter's") -> None:
+    """Raise ValueError for the impossible token that logits make which are not finite."""
     if any(token < 0 for token in tokens):
-        raise ValueError("the drafter's logits are not finite (NaN or infinite): check the drafter")
+        raise ValueError(f"{whose} logits are not finite (NaN or infinite): check the weights")
 
 
 def check_draft(gamma: int, *models: Any) -> None:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reference_impls.core.sampling import wide
+
 
 class LengthPredictor(nn.Module):
     """One table [longest + 1, dim]: row 0 is a LENGTH token that stands before the source, row n is the length n.
@@ -24,7 +26,7 @@ class LengthPredictor(nn.Module):
     def forward(self, state: Tensor) -> Tensor:
         """Log-probabilities [..., longest + 1] of the lengths, from the LENGTH token's state; length 0 is forbidden."""
         scores = state @ self.table.T
-        return F.pad(scores[..., 1:], (1, 0), value=float("-inf")).log_softmax(-1)
+        return F.pad(scores[..., 1:], (1, 0), value=float("-inf")).log_softmax(-1, wide(scores))
 
 
 def likeliest_lengths(log_p: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -69,7 +69,7 @@ from reference_impls.core.exits import layer_states, layerwise_cross_entropy, to
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Norm, Shape
 from reference_impls.core.model import LanguageModel
-from reference_impls.core.sampling import Sampler
+from reference_impls.core.sampling import Sampler, wide
 
 Measure = Literal["softmax", "saturation", "classifier"]
 
@@ -135,10 +135,11 @@ def confidence(
     if measure == "softmax":
         sure = float(top_two_gap(target.logits(x[-1])))
     elif measure == "saturation":  # undefined at the first exit
-        sure = -math.inf if previous is None else float(F.cosine_similarity(x[-1], previous[-1], dim=-1))
+        state = x[-1].to(wide(x))
+        sure = -math.inf if previous is None else float(F.cosine_similarity(state, previous[-1].to(wide(x)), dim=-1))
     else:
         assert classifier is not None
-        sure = float(classifier(x[-1]).softmax(-1)[1])
+        sure = float(classifier(x[-1]).softmax(-1, wide(x))[1])
     if math.isnan(sure):
         whose = "classifier" if measure == "classifier" else "target"
         raise ValueError(f"the {measure} confidence at an exit is not a number: check the {whose}'s weights")

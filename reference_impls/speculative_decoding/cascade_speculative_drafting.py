@@ -72,7 +72,7 @@ from reference_impls.core.drafting import check_draft, check_guesses, one_hot, r
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Shape, as_tensor
 from reference_impls.core.model import LanguageModel
-from reference_impls.core.sampling import Sampler
+from reference_impls.core.sampling import Sampler, wide
 from reference_impls.core.verify import drafted_laws, residual, verify_chain
 
 Matrix = Sequence[Sequence[int]]
@@ -172,7 +172,7 @@ class Cascade:
         r = drafted_laws(laws, q)
         shared = torch.minimum(r, q)  # r(x) a(x): the mass with which a guess x is made and kept
         if self.lenience < 1:
-            shared = torch.where(logits.softmax(-1) > self.lenience * r, r, shared)
+            shared = torch.where(logits.softmax(-1, wide(logits)) > self.lenience * r, r, shared)
         rest = residual(q, r)
         t = shared + (1 - shared.sum(-1, keepdim=True)) * rest
         drawn = torch.tensor(draft, device=q.device, dtype=torch.long)[:, None]

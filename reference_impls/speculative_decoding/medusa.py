@@ -77,6 +77,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
+from reference_impls.core.drafting import best_guesses, check_guesses
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
@@ -131,8 +132,9 @@ def generate(
         tokens += emitted
         go_on = result.add(Step(emitted, tree.tokens, parents=tree.parents, kept=len(path)), limit, eos)
         # Draft: the best tokens of the heads take their places in the tree, whose form never changes.
-        best = heads(features[path[-1] + 1 if path else 0]).topk(ranks).indices  # [k - 1, ranks]
+        best = best_guesses(heads(features[path[-1] + 1 if path else 0]), ranks)  # [k - 1, ranks]
         tree, (depths, visible) = Tree(best.flatten()[slots].tolist(), list(planned.parents)), layout
+        check_guesses(tree.tokens, "the heads'")
     return result
 
 
