@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reference_impls.core.arguments import checked
 from reference_impls.core.sampling import wide
 
 
@@ -15,8 +16,11 @@ class LengthPredictor(nn.Module):
     Ghazvininejad et al. (2019), section 2.3.
     """
 
+    @checked
     def __init__(self, dim: int, longest: int) -> None:
         super().__init__()
+        if longest < 1:
+            raise ValueError(f"longest is {longest}; a text has at least 1 token")
         self.table = nn.Parameter(torch.randn(longest + 1, dim) * dim**-0.5)
 
     def prepend(self, x: Tensor) -> Tensor:

@@ -188,12 +188,14 @@ def example() -> dict[str, Any]:
     return {"target": zoo.load("target"), "exits": (2, 4, 6, 8, 12, 16, 20), "threshold": chosen}
 
 
+@checked
 def loss(target: LanguageModel, tokens: Tensor) -> Tensor:
     """Next-token cross-entropy of every layer of tokens [batch, n], weighted by the layer's number (equation 6)."""
     weights = {layer: float(layer) for layer in range(1, target.shape.layers + 1)}
     return layerwise_cross_entropy(target, layer_states(target, tokens[:, :-1]), tokens[:, 1:], weights)
 
 
+@checked
 def classifier_loss(target: LanguageModel, classifier: ExitClassifier, tokens: Tensor, exits: Sequence[int]) -> Tensor:
     """Class-balanced cross-entropy of "this exit's argmax equals the last layer's", averaged over the exits."""
     with torch.no_grad():
@@ -210,6 +212,7 @@ def classifier_loss(target: LanguageModel, classifier: ExitClassifier, tokens: T
     return torch.stack(losses).mean()
 
 
+@checked
 def textual_loss(early: Sequence[int], full: Sequence[int]) -> float:
     """How far the early text is from the full one, in [0, 1]: 1 - F of their longest common subsequence.
 
@@ -224,6 +227,7 @@ def textual_loss(early: Sequence[int], full: Sequence[int]) -> float:
     return 1 - 2 * row[-1] / both if both else 0.0
 
 
+@checked
 def p_value(mean: float, n: int, delta: float) -> float:
     """Chance of a mean loss this low over n prompts if the true mean were delta (Hoeffding-Bentkus bound).
 
@@ -239,6 +243,7 @@ def p_value(mean: float, n: int, delta: float) -> float:
     return math.exp(min(-n * divergence, 1 + float(binomial), 0.0))
 
 
+@checked
 def calibrate(
     thresholds: Sequence[float], losses: Sequence[Sequence[float]], *, delta: float, epsilon: float
 ) -> float | None:

@@ -180,6 +180,7 @@ def example() -> dict[str, Any]:
             "threshold": figures["estimator"]["threshold"]}  # fmt: skip
 
 
+@checked
 def loss(target: LanguageModel, tokens: Tensor, exit_layer: int, alpha: float = 0.5) -> Tensor:
     """Both exits' cross-entropies on tokens [batch, n], weighted by depth, plus the distillation of layers."""
     states, depth = list(layer_states(target, tokens[:, :-1])), target.shape.layers

@@ -129,13 +129,17 @@ def example() -> dict[str, Any]:
     return {"target": zoo.load("target"), "exit_layer": 4, "gamma": 6}
 
 
+@checked
 def dropout_rates(layers: int, highest: float) -> list[float]:
     """How often each layer is skipped in training: 0 for the first, exponentially growing, `highest` for the last."""
     return [highest * (math.exp(layer * math.log(2) / max(1, layers - 1)) - 1) for layer in range(layers)]
 
 
+@checked
 def trained_exits(layers: int, every: int, step: int) -> list[int]:
     """The exits that the loss of this step looks at: every `every`-th, rotating with the step, and the last."""
+    if every < 1:
+        raise ValueError(f"every is {every}; the loss looks at every layer of so many, so give at least 1")
     return sorted({layer for layer in range(1, layers) if layer % every == step % every} | {layers})
 
 
@@ -153,6 +157,7 @@ def states_with_dropout(
         yield x
 
 
+@checked
 def loss(
     target: LanguageModel,
     tokens: Tensor,

@@ -178,6 +178,7 @@ def example() -> dict[str, Any]:
     return {"model": zoo.load("translation-masked"), "iterations": 10, "candidates": 1}
 
 
+@checked
 def loss(
     model: ConditionalMaskedModel,
     source: Tensor,

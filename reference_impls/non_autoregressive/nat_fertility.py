@@ -224,6 +224,7 @@ def example() -> dict[str, Any]:
     return {**models, "decoding": "noisy"}
 
 
+@checked
 def loss(model: FertilityModel, source: Tensor, target: Tensor, fertility: Tensor) -> Tensor:
     """L_KD in nats a target word, of padded sources and targets and the aligner's fertilities [batch, source]."""
     inputs, memory, scores = model.plan(source, source != model.pad)
@@ -254,6 +255,7 @@ def expected_log_p(
     return with_end((p * laws[:, :-1]).sum(-1), laws, real, end=end)
 
 
+@checked
 def fine_tuning_loss(
     model: FertilityModel,
     teacher: EncoderDecoder,

@@ -143,6 +143,7 @@ def example() -> dict[str, Any]:
     return models | {"fallback": 0.3, "rollback": 1.0, "gamma": 8}
 
 
+@checked
 def loss(drafter: LanguageModel, tokens: Tensor, start: int) -> Tensor:
     """Prediction alignment: cross-entropy of the small model on what the large one wrote after each prompt.
 

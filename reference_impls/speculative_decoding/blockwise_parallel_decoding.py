@@ -148,6 +148,7 @@ def example() -> dict[str, Any]:
     return {"target": zoo.load("target"), "heads": zoo.load("block-heads")}
 
 
+@checked
 def loss(target: LanguageModel, heads: BlockHeads, tokens: Tensor, only: int | None = None) -> Tensor:
     """Cross-entropy of head i against the token i + 2 places ahead, for tokens [batch, n]; the target is frozen.
 

@@ -213,6 +213,7 @@ def check_cascade(k_matrix: Matrix, size: int, lenience: float) -> None:
 class MaxGram(nn.Module):
     """The drafter at the bottom: copies from the text itself; where nothing matches, a table of successors [vocab]."""
 
+    @checked
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
@@ -221,6 +222,8 @@ class MaxGram(nn.Module):
 
     def forward(self, text: Sequence[int], count: int) -> list[int]:
         """`count` guesses after `text`. Raises ValueError for no text or a last id outside the vocabulary."""
+        if not isinstance(count, int) or count < 0:
+            raise ValueError(f"count is {count!r}; it is how many guesses to make, a whole number from 0 on")
         as_tensor(text[-1:], self.shape.vocab, self.successor.device)  # what is no text has no end to look for
         guesses = list(text[longest_match(text) :][:count])
         successor = self.successor.tolist() if len(guesses) < count else []

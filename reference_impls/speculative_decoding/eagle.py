@@ -231,6 +231,7 @@ def example() -> dict[str, Any]:
     return {"target": zoo.load("target"), "drafter": zoo.load("eagle-drafter"), "choices": SMALL}
 
 
+@checked
 def loss(
     target: LanguageModel,
     drafter: EagleDrafter,

@@ -169,6 +169,7 @@ def plan(choices: Sequence[Sequence[int]], k: int, vocab: int) -> Tree:
     return tree
 
 
+@checked
 def cartesian(widths: Sequence[int]) -> list[tuple[int, ...]]:
     """The rank paths of the full product: below each node of depth i - 1 the widths[i - 1] best of head i."""
     depths = range(1, len(widths) + 1)
@@ -215,6 +216,7 @@ def example() -> dict[str, Any]:
     return {"target": zoo.load("target"), "heads": zoo.load("medusa-heads"), "choices": choices}
 
 
+@checked
 def sparse_tree(accuracy: Sequence[Sequence[float]], nodes: int) -> list[tuple[int, ...]]:
     """The `nodes` rank paths that are likeliest to be right, given the accuracy of each rank of each head.
 
@@ -229,6 +231,7 @@ def sparse_tree(accuracy: Sequence[Sequence[float]], nodes: int) -> list[tuple[i
     return found[1:]
 
 
+@checked
 def loss(
     target: LanguageModel, heads: MedusaHeads, tokens: Tensor, *, distil: bool = False, base: float = 0.8
 ) -> Tensor:
@@ -252,6 +255,7 @@ def loss(
 
 
 @torch.inference_mode()
+@checked
 def rank_accuracy(
     target: LanguageModel, heads: MedusaHeads, tokens: Tensor, ranks: int = 10, wanted: Tensor | None = None
 ) -> Tensor:

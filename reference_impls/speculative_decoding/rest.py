@@ -69,7 +69,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import checked, shown
 from reference_impls.core.drafting import check_draft, room
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.model import LanguageModel
@@ -168,9 +168,12 @@ def check_options(target: LanguageModel, datastore: Datastore, longest: int, gam
 class Datastore(nn.Module):
     """A corpus as one row of token ids, of any integer type, with its suffix array, which is made at the first use."""
 
+    @checked
     def __init__(self, tokens: Sequence[int] | Tensor) -> None:
         super().__init__()
         row = tokens if isinstance(tokens, Tensor) else torch.tensor(tokens, dtype=torch.int32)
+        if row.dim() != 1 or row.is_floating_point():
+            raise ValueError(f"tokens are {shown(row)} and {row.dtype}; a datastore is one row of whole numbers")
         self.register_buffer("tokens", row)
         self.tokens: Tensor
 

@@ -206,6 +206,7 @@ def halves(chosen: Collection[int], layers: int) -> Skips:
     return tuple(sorted(n for n in chosen if n < layers)), tuple(sorted(n - layers for n in chosen if n >= layers))
 
 
+@checked
 def search(
     objective: Callable[[Skips], float], layers: int, *, starts: Sequence[Skips], rounds: int, seed: int = 0
 ) -> tuple[Skips, float]:

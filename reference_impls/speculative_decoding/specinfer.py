@@ -214,6 +214,7 @@ def example() -> dict[str, Any]:
     }
 
 
+@checked
 def loss(
     target: LanguageModel, earlier: Sequence[LanguageModel], drafter: LanguageModel, tokens: Tensor, rest: float = 0.1
 ) -> Tensor:

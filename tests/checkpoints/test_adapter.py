@@ -303,7 +303,7 @@ def test_tokens_outside_the_vocabulary_and_bad_crops_are_refused():
     target = TransformersModel(made("llama"))
     with pytest.raises(ValueError, match="token id 61 is outside the model's vocabulary of 61"):
         target([61])
-    with pytest.raises(ValueError, match="cannot crop a cache to -1 tokens"):
+    with pytest.raises(ValueError, match="cannot crop a cache to a length of -1"):
         target.new_cache().crop(-1)
 
 
