@@ -242,7 +242,7 @@ def test_losses_that_are_none_are_refused_at_whatever_threshold_they_stand(row: 
 
 @pytest.mark.parametrize(("mean", "n", "delta"), [(math.nan, 9, 0.1), (1.1, 9, 0.1), (0.1, 0, 0.2), (0.1, 9, 1.0)])
 def test_a_p_value_of_nothing_is_one_sentence(mean: float, n: int, delta: float) -> None:
-    with pytest.raises(ValueError, match="needed are a mean in|mean is not a number"):
+    with pytest.raises(ValueError, match=r"needed are a mean in|mean is not a number"):
         p_value(mean, n, delta)
 
 
