@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, cast
 
 import torch
@@ -38,8 +39,8 @@ class TransformersCache:
 
     def crop(self, length: int) -> None:
         """Forget every token from `length` on."""
-        if length < 0:
-            raise ValueError(f"cannot crop a cache to {length} tokens")
+        if not isinstance(length, Integral) or length < 0:
+            raise ValueError(f"cannot crop a cache to a length of {length!r}")
         if length < len(self):
             self.store.crop(length - len(self))  # transformers wants how many to remove, as a negative number
 

@@ -22,6 +22,7 @@ from reference_impls import zoo
 from reference_impls.core.device import find_device
 from reference_impls.core.from_transformers import check_config, from_weights, shape_of
 from reference_impls.core.layers import Shape
+from reference_impls.core.model import LanguageModel
 from reference_impls.zoo.texts import check_unicode
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -133,6 +134,23 @@ def load(
     else:
         model = from_weights(shape, Weights(folder), dtype, on, known).requires_grad_(False)
     return Checkpoint(str(place), model, tokenizer, _ends(folder, config, tokenizer, model.shape.vocab))
+
+
+def outlines(*places: str | Path) -> list[LanguageModel]:
+    """Models without sense, as deep as these checkpoints and of as many tokens as the smallest: they judge options.
+
+    Only the configurations are read. Raises ValueError for one that is missing or describes no model.
+    """
+    depths, vocabularies = list[int](), list[int]()
+    for folder in map(find, places):
+        config = _config(library(), folder)
+        with _understood(folder / "config.json"):
+            text = config.get_text_config(decoder=True)
+            depths.append(text.num_hidden_layers)
+            vocabularies.append(text.vocab_size)
+    vocab = min(vocabularies)
+    shapes = [Shape(vocab, dim=2, layers=n, heads=1, kv_heads=1, head_dim=2, hidden=1) for n in depths]
+    return list(map(LanguageModel, shapes))
 
 
 def check_vocabulary(target: Checkpoint, *drafters: Checkpoint) -> None:

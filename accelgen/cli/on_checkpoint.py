@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
-from accelgen.cli.outcome import Outcome, perform
+from accelgen.cli.outcome import DEFAULTS, Outcome, perform
 from accelgen.cli.own_options import defaults, own_options
 from accelgen.measuring.kinds import Kind
-from accelgen.measuring.sides import Side
+from accelgen.measuring.sides import Request, Side
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,12 @@ class Parts:
 
     drafter: str | None = None
     several: bool = False
+
+    def named(self, target: Any, *drafters: Any) -> dict[str, Any]:
+        """The models as arguments of `generate`."""
+        if self.drafter is None:
+            return {"target": target}
+        return {"target": target, self.drafter: list(drafters) if self.several else drafters[0]}
 
 
 def run(
@@ -39,21 +45,24 @@ def run(
     places = chosen.get("drafter", [])
     parts = parts_of(id, side.function, given)
     check_drafters(id, parts, len(places))
-    from accelgen.checkpoints.reading import check_vocabulary, library, load
+    from accelgen.checkpoints.reading import check_vocabulary, library, load, outlines
 
     quiet(library())
-    loading = {name: value for name, value in chosen.items() if name in ("dtype", "device")}
-    target, *drafters = (
-        load(place, keep="keep-transformers" in chosen, **loading) for place in (chosen["target"], *places)
-    )
-    check_vocabulary(target, *drafters)
-    models: dict[str, Any] = {"target": target.model}
-    if parts.drafter:
-        found = [drafter.model for drafter in drafters]
-        models[parts.drafter] = found if parts.several else found[0]
+    places = [chosen["target"], *places]
     plain = defaults(side.function) | given
+    rehearse(id, kind, kind.side(side.module, parts.named(*outlines(*places)) | plain), asked)
+    loading = {name: value for name, value in chosen.items() if name in ("dtype", "device")}
+    target, *drafters = (load(place, keep="keep-transformers" in chosen, **loading) for place in places)
+    check_vocabulary(target, *drafters)
+    models = parts.named(target.model, *(drafter.model for drafter in drafters))
     named = {name: ", ".join(value) if isinstance(value, list) else value for name, value in chosen.items()}
     return perform(id, kind, kind.side(side.module, models | plain), text, asked, named | plain, target)
+
+
+def rehearse(id: str, kind: Kind, side: Side, asked: dict[str, Any]) -> None:
+    """Ask for no token, so that options are judged while the weights still wait. Raises ValueError for wrong ones."""
+    kind.refuse(id, side, list(asked))
+    kind.perform(side, Request(kind.given([[0]]), **DEFAULTS | asked | {"limit": 0}))
 
 
 def parts_of(id: str, generate: Callable[..., Any], given: dict[str, Any]) -> Parts:

@@ -82,7 +82,7 @@ def is_judged(definition: Any) -> bool:
 def named(definition: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
     """What the code of a function, or of a class's methods, names: globals, and what modules among them hold."""
     functions = [definition] if isinstance(definition, FunctionType) else vars(definition).values()
-    for function in functions:
+    for function in map(inspect.unwrap, functions):  # what a decorator wraps
         if isinstance(function, FunctionType):
             names = set(names_in(function.__code__))
             for value in [function.__globals__[name] for name in names if name in function.__globals__]:

@@ -39,7 +39,7 @@ from typing import Any
 import torch
 
 from reference_impls.core.arguments import checked
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 
@@ -50,6 +50,7 @@ def generate(
     target: LanguageModel, prompt: Sequence[int], limit: int, *, sampler: Sampler, eos: Ends | None = None
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`, one pass of the target for each."""
+    check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     go_on = limit > 0
     # Between turns the cache holds all tokens but the last.

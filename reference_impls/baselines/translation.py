@@ -49,6 +49,8 @@ from reference_impls.core.seq2seq import EncoderDecoder
 @checked
 def generate(model: EncoderDecoder, source: Sequence[int], limit: int, *, sampler: Sampler, eos: int) -> Generation:
     """Translate `source` into up to `limit` tokens, one pass of the decoder for each, the first after `eos`."""
+    if limit > model.longest:
+        raise ValueError(f"limit is {limit}; the model has {model.longest} positions, so ask for no more tokens")
     result, memory, cache, last = Generation(), model.encode(source), model.new_cache(), eos
     go_on = limit > 0
     # The cache holds the symbol that begins a text and all words but the newest.

@@ -19,9 +19,9 @@ PLAIN = (NoneType, int, float, str, bytes, list, tuple, dict)
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """The same function, which first holds its arguments against its annotations.
 
-    Checked are numbers, lists of them, and that something stands where a class is asked for; not which class, so that
-    a model may be any that answers the same calls. Raises TypeError for the wrong kind and ValueError for a number that
-    is none (NaN), each with one sentence that names the parameter.
+    Checked are numbers, texts, lists of them, and that something stands where a class is asked for; not which class, so
+    that a model may be any that answers the same calls. Raises TypeError for the wrong kind and ValueError for a number
+    that is none (NaN), each with one sentence that names the parameter.
     """
     signature = inspect.signature(function)
     hints = functools.cache(lambda: get_type_hints(function))  # they can be read when the module is complete
@@ -48,6 +48,8 @@ def fits(value: object, hint: Any) -> bool:
         return isinstance(value, kind) and not isinstance(value, str) and all(fits(one, parts[0]) for one in value)
     if hint in (int, float):
         return isinstance(value, Integral if hint is int else Real)
+    if hint is str:
+        return isinstance(value, str)
     if hint is NoneType:
         return value is None
     own = isinstance(hint, type) and hint.__module__ not in ("builtins", "typing")
@@ -62,11 +64,13 @@ def words(hint: Any) -> str:
     if kind in (Sequence, Collection):
         whole = parts[0] is int  # what prompts are, and what people give in place of token ids
         return "a list of whole numbers, as a tokenizer or Tensor.tolist() gives them" if whole else "a list"
-    known = {int: "a whole number", float: "a number", NoneType: "None"}
+    known = {int: "a whole number", float: "a number", str: "a text", NoneType: "None"}
     return known.get(hint, f"a {hint.__name__}")
 
 
 def shown(value: object) -> str:
-    """A value in a sentence: of a tensor its shape, of a long list its beginning."""
+    """A value in a sentence: of a tensor its shape, of a long list its beginning, of another object its class."""
+    if isinstance(value, PLAIN):
+        return reprlib.repr(value)
     shape = getattr(value, "shape", None)
-    return reprlib.repr(value) if shape is None else f"a {type(value).__name__} of shape {list(shape)}"
+    return f"a {type(value).__name__}" + (f" of shape {[*shape]}" if isinstance(shape, tuple) else "")

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from reference_impls.core.arguments import checked
 from reference_impls.core.layers import as_tensor, attention_mask
 from reference_impls.core.model import LanguageModel
 
@@ -40,6 +41,7 @@ class Batch:
     `lengths` says how many tokens of each sequence are held, so `text[lengths[row]:]` is what it has not seen yet.
     """
 
+    @checked
     def __init__(self, model: LanguageModel, rows: int) -> None:
         if rows < 1:
             raise ValueError(f"rows is {rows}; a batch has at least 1 sequence")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Protocol
 
 import torch
@@ -63,8 +64,8 @@ class Cache:
 
     def crop(self, length: int) -> None:
         """Forget every token from `length` on, in all layers. Nothing is copied."""
-        if length < 0:
-            raise ValueError(f"cannot crop a cache to {length} tokens")
+        if not isinstance(length, Integral) or length < 0:
+            raise ValueError(f"cannot crop a cache to a length of {length!r}")
         self._lengths = [min(n, length) for n in self._lengths]
 
     def keep(self, length: int, path: Sequence[int]) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from reference_impls.core.arguments import checked
 
+
+@checked
 def find_device(name: torch.device | str) -> torch.device:
     """The device of this name. Raises ValueError if it is not there, or computes nothing."""
     hint = "use cpu, or cuda with a GPU and a torch built for it"

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reference_impls.core.generation import positions_of
 from reference_impls.core.sampling import Sampler
 
 
@@ -52,19 +53,24 @@ def one_hot(tokens: Tensor, vocab: int, dtype: torch.dtype = torch.float32) -> T
 def room(length: int, gamma: int, target: Any, *drafters: Any) -> int:
     """How many of `gamma` guesses fit behind a text of `length` tokens, where the models' positions come to an end.
 
-    The target reads every guess; a drafter reads all but the last. `shape.positions` says how many a model has; where
-    it says none, there is no last one.
+    The target reads every guess; a drafter reads all but the last.
     """
     for unread, model in [(0, target), *((1, drafter) for drafter in drafters)]:
-        positions = getattr(model.shape, "positions", None)
+        positions = positions_of(model)
         gamma = gamma if positions is None else min(gamma, positions + unread - length)
     return max(0, gamma)
 
 
-def check_guesses(tokens: Iterable[int], guesser: str = "drafter") -> None:
-    """Raise ValueError for the impossible token that `Sampler.draw` makes from logits that are not finite."""
+def best_guesses(logits: Tensor, count: int) -> Tensor:
+    """The `count` likeliest tokens [..., count] of logits [..., vocab], best first; where one is not finite, -1."""
+    best = logits.topk(count)
+    return best.indices.where(best.values < torch.inf, -1)
+
+
+def check_guesses(tokens: Iterable[int], whose: str = "the drafter's") -> None:
+    """Raise ValueError for the impossible token that logits make which are not finite."""
     if any(token < 0 for token in tokens):
-        raise ValueError(f"the {guesser}'s logits are not finite (NaN or infinite): check the {guesser}")
+        raise ValueError(f"{whose} logits are not finite (NaN or infinite): check the weights")
 
 
 def check_draft(gamma: int, *models: Any) -> None:

@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reference_impls.core.model import LanguageModel
+from reference_impls.core.sampling import wide
 
 
 def top_two_gap(logits: Tensor) -> Tensor:
     """The gap [...] between the two largest probabilities of logits [..., vocab]; NaN where they are not finite."""
-    p = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    p = logits.softmax(-1, wide(logits))
     best, second = p.topk(2).values.unbind(-1)
     return best - second
 

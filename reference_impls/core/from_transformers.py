@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reference_impls.core.arguments import shown
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
 
@@ -35,6 +36,8 @@ def from_transformers(model: Any) -> LanguageModel:
     SmolLM and other models in the format of these families are among them. Raises ValueError for another family and
     for a setting that this model does not have, such as attention through a window.
     """
+    if not hasattr(model, "get_input_embeddings"):
+        raise TypeError(f"model is {shown(model)}; it must be a …ForCausalLM of transformers")
     weight = model.get_input_embeddings().weight
     return from_weights(shape_of(model), model.state_dict(), weight.dtype, weight.device)
 

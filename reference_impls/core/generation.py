@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sized
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +13,25 @@ Ends = int | Collection[int]  # the token after which a text ends, or several: m
 def is_end(token: int, eos: Ends | None) -> bool:
     """Whether a text ends with this token."""
     return token == eos if isinstance(eos, int) else eos is not None and token in eos
+
+
+def positions_of(model: Any) -> int | None:
+    """How many positions a model has, as its `shape.positions` says; None where no place is the last."""
+    positions: int | None = getattr(model.shape, "positions", None)
+    return positions
+
+
+def check_length(target: Any, prompt: Sized, limit: int) -> None:
+    """Raise ValueError where `limit` tokens after the prompt go past the target's last position.
+
+    The last token is not read, so it needs none.
+    """
+    positions = positions_of(target)
+    if positions is not None and limit > 0 and positions < len(prompt) + limit - 1:
+        raise ValueError(
+            f"the target has {positions} positions, and {len(prompt)} tokens of prompt with {limit} more do not fit: "
+            "shorten the prompt or lower the limit"
+        )
 
 
 @dataclass

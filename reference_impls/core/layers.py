@@ -42,6 +42,8 @@ def as_tensor(tokens: Sequence[int] | Tensor, vocab: int, device: torch.device) 
     And TypeError for what is no id. Tensors pass as they are: looking at them would cost a copy from the device.
     """
     if isinstance(tokens, Tensor):
+        if tokens.is_floating_point():
+            raise TypeError(f"tokens are a tensor of {tokens.dtype}; ids are whole numbers, so give torch.long")
         return tokens
     if not tokens:
         raise ValueError("no token to run the model on: the prompt or source is empty; give at least one token")

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reference_impls.core.arguments import checked
+from reference_impls.core.sampling import wide
+
 
 class LengthPredictor(nn.Module):
     """One table [longest + 1, dim]: row 0 is a LENGTH token that stands before the source, row n is the length n.
@@ -13,8 +16,11 @@ class LengthPredictor(nn.Module):
     Ghazvininejad et al. (2019), section 2.3.
     """
 
+    @checked
     def __init__(self, dim: int, longest: int) -> None:
         super().__init__()
+        if longest < 1:
+            raise ValueError(f"longest is {longest}; a text has at least 1 token")
         self.table = nn.Parameter(torch.randn(longest + 1, dim) * dim**-0.5)
 
     def prepend(self, x: Tensor) -> Tensor:
@@ -24,7 +30,7 @@ class LengthPredictor(nn.Module):
     def forward(self, state: Tensor) -> Tensor:
         """Log-probabilities [..., longest + 1] of the lengths, from the LENGTH token's state; length 0 is forbidden."""
         scores = state @ self.table.T
-        return F.pad(scores[..., 1:], (1, 0), value=float("-inf")).log_softmax(-1)
+        return F.pad(scores[..., 1:], (1, 0), value=float("-inf")).log_softmax(-1, wide(scores))
 
 
 def likeliest_lengths(log_p: Tensor, count: int) -> tuple[Tensor, Tensor]:

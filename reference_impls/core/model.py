@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
 from reference_impls.core.layers import Block, Norm, Shape, Turn, as_tensor, attention_mask
 
@@ -16,6 +17,7 @@ from reference_impls.core.layers import Block, Norm, Shape, Turn, as_tensor, att
 class LanguageModel(nn.Module):
     """A decoder-only model, run in one call (`model(tokens, cache)`) or layer by layer (`embed`, `run`, `logits`)."""
 
+    @checked
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from reference_impls.core.sampling import wide
 from reference_impls.core.seq2seq import EncoderDecoder, Memory
 
 
 def teacher_laws(teacher: EncoderDecoder, memory: Memory, texts: Tensor, *, end: int) -> Tensor:
     """The teacher's log-laws [rows, tokens + 1, vocab] after `end`, which begins every text, and after each token."""
-    return teacher.logits(teacher.decode(F.pad(texts, (1, 0), value=end), memory)).log_softmax(-1)
+    logits = teacher.logits(teacher.decode(F.pad(texts, (1, 0), value=end), memory))
+    return logits.log_softmax(-1, wide(logits))
 
 
 def with_end(words: Tensor, laws: Tensor, real: Tensor, *, end: int) -> Tensor:

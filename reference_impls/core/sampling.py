@@ -10,6 +10,15 @@ from reference_impls.core.arguments import checked
 COLDEST = 1e-30  # what logits are divided by must leave them finite in float32
 
 
+def wide(logits: Tensor) -> torch.dtype:
+    """The type in which laws are made: float32, or that of the logits where it is wider.
+
+    Whatever the model computes in: bfloat16 has three digits, in which p and q of exact methods would miss each other
+    by a thousandth, and float16 ends at 65,504.
+    """
+    return torch.promote_types(logits.dtype, torch.float32)
+
+
 class Sampler:
     """Turns logits into next-token laws and draws from them, with a random state of its own.
 
@@ -33,17 +42,13 @@ class Sampler:
         self._generators: dict[torch.device, torch.Generator] = {}
 
     def probs(self, logits: Tensor) -> Tensor:
-        """The law [..., vocab] that logits [..., vocab] stand for under this sampler's settings.
-
-        In float32 or wider, whatever the model computes in: bfloat16 has three digits, in which p and q of exact
-        methods would miss each other by a thousandth, and float16 ends at 65,504.
-        """
-        wide = torch.promote_types(logits.dtype, torch.float32)
+        """The law [..., vocab] that logits [..., vocab] stand for under this sampler's settings."""
+        dtype = wide(logits)
         if self.temperature == 0:
             best, token = logits.max(-1, keepdim=True)
-            one = (best * 0 + 1).to(wide)  # or NaN, which keeps a broken model visible
-            return torch.zeros_like(logits, dtype=wide).scatter_(-1, token, one)
-        p = logits.softmax(-1, wide) if self.temperature == 1 else (logits.to(wide) / self.temperature).softmax(-1)
+            one = (best * 0 + 1).to(dtype)  # or NaN, which keeps a broken model visible
+            return torch.zeros_like(logits, dtype=dtype).scatter_(-1, token, one)
+        p = logits.softmax(-1, dtype) if self.temperature == 1 else (logits.to(dtype) / self.temperature).softmax(-1)
         if self.top_k is not None and self.top_k < p.shape[-1]:
             p = p.where(p >= p.topk(self.top_k).values[..., -1:], 0.0)
         if self.top_p is not None and self.top_p < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -25,8 +26,10 @@ class Tree:
 
     def add(self, token: int, parent: int = -1) -> int:
         """Append a node below `parent` and return its number. Raises ValueError for what is no node or no token."""
-        if not -1 <= parent < len(self.tokens):
-            raise ValueError(f"node {parent} is not in the tree of {len(self.tokens)} nodes")
+        if not isinstance(parent, Integral) or not -1 <= parent < len(self.tokens):
+            raise ValueError(f"parent {parent!r} is not in the tree of {len(self.tokens)} nodes")
+        if not isinstance(token, Integral):
+            raise TypeError(f"token is {token!r}; it must be a whole number")
         check_guesses([token])
         self.tokens.append(token)
         self.parents.append(parent)

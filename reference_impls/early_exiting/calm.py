@@ -66,10 +66,10 @@ from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.exits import layer_states, layerwise_cross_entropy, top_two_gap
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Norm, Shape
 from reference_impls.core.model import LanguageModel
-from reference_impls.core.sampling import Sampler
+from reference_impls.core.sampling import Sampler, wide
 
 Measure = Literal["softmax", "saturation", "classifier"]
 
@@ -95,6 +95,7 @@ def generate(
     and for a confidence that is not a number.
     """
     check_options(target, exits, measure, classifier, decay)
+    check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     depth = target.shape.layers
     go_on = limit > 0
@@ -134,10 +135,11 @@ def confidence(
     if measure == "softmax":
         sure = float(top_two_gap(target.logits(x[-1])))
     elif measure == "saturation":  # undefined at the first exit
-        sure = -math.inf if previous is None else float(F.cosine_similarity(x[-1], previous[-1], dim=-1))
+        state = x[-1].to(wide(x))
+        sure = -math.inf if previous is None else float(F.cosine_similarity(state, previous[-1].to(wide(x)), dim=-1))
     else:
         assert classifier is not None
-        sure = float(classifier(x[-1]).softmax(-1)[1])
+        sure = float(classifier(x[-1]).softmax(-1, wide(x))[1])
     if math.isnan(sure):
         whose = "classifier" if measure == "classifier" else "target"
         raise ValueError(f"the {measure} confidence at an exit is not a number: check the {whose}'s weights")
@@ -186,12 +188,14 @@ def example() -> dict[str, Any]:
     return {"target": zoo.load("target"), "exits": (2, 4, 6, 8, 12, 16, 20), "threshold": chosen}
 
 
+@checked
 def loss(target: LanguageModel, tokens: Tensor) -> Tensor:
     """Next-token cross-entropy of every layer of tokens [batch, n], weighted by the layer's number (equation 6)."""
     weights = {layer: float(layer) for layer in range(1, target.shape.layers + 1)}
     return layerwise_cross_entropy(target, layer_states(target, tokens[:, :-1]), tokens[:, 1:], weights)
 
 
+@checked
 def classifier_loss(target: LanguageModel, classifier: ExitClassifier, tokens: Tensor, exits: Sequence[int]) -> Tensor:
     """Class-balanced cross-entropy of "this exit's argmax equals the last layer's", averaged over the exits."""
     with torch.no_grad():
@@ -208,6 +212,7 @@ def classifier_loss(target: LanguageModel, classifier: ExitClassifier, tokens: T
     return torch.stack(losses).mean()
 
 
+@checked
 def textual_loss(early: Sequence[int], full: Sequence[int]) -> float:
     """How far the early text is from the full one, in [0, 1]: 1 - F of their longest common subsequence.
 
@@ -222,6 +227,7 @@ def textual_loss(early: Sequence[int], full: Sequence[int]) -> float:
     return 1 - 2 * row[-1] / both if both else 0.0
 
 
+@checked
 def p_value(mean: float, n: int, delta: float) -> float:
     """Chance of a mean loss this low over n prompts if the true mean were delta (Hoeffding-Bentkus bound).
 
@@ -237,6 +243,7 @@ def p_value(mean: float, n: int, delta: float) -> float:
     return math.exp(min(-n * divergence, 1 + float(binomial), 0.0))
 
 
+@checked
 def calibrate(
     thresholds: Sequence[float], losses: Sequence[Sequence[float]], *, delta: float, epsilon: float
 ) -> float | None:

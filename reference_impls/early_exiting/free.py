@@ -71,7 +71,7 @@ from torch import Tensor
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.exits import layer_states, layerwise_cross_entropy, top_two_gap
-from reference_impls.core.generation import Ends, Generation, Step, is_end
+from reference_impls.core.generation import Ends, Generation, Step, check_length, is_end
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 
@@ -95,10 +95,10 @@ def generate(
     An `estimator` learns from this text, and gives the threshold if it has learnt from one before. `rollback` is the
     largest cost in nats of an early token; None keeps them all. Raises ValueError for options that cannot work.
     """
-    depth = target.shape.layers
-    check_options(depth, exit_layer, rollback)
+    check_options(target.shape.layers, exit_layer, rollback)
+    check_length(target, prompt, limit)
     threshold = threshold if estimator is None else estimator.update(threshold)
-    result, tokens, cache = Generation(), list(prompt), target.new_cache()
+    result, tokens, cache, depth = Generation(), list(prompt), target.new_cache(), target.shape.layers
     stack, early, exited = list[Tensor](), list[Tensor](), list[int]()
     go_on = limit > 0
     # The upper layers hold all tokens before the stack, the lower ones also those on it, and none holds the newest.
@@ -181,6 +181,7 @@ def example() -> dict[str, Any]:
             "threshold": figures["estimator"]["threshold"]}  # fmt: skip
 
 
+@checked
 def loss(target: LanguageModel, tokens: Tensor, exit_layer: int, weight: float = 0.5) -> Tensor:
     """Both exits' cross-entropies on tokens [batch, n], weighted by depth, plus `weight` times the distillation."""
     states, depth = list(layer_states(target, tokens[:, :-1])), target.shape.layers

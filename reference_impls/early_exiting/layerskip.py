@@ -64,7 +64,7 @@ from torch import Tensor
 from reference_impls.core.arguments import checked
 from reference_impls.core.drafting import check_draft
 from reference_impls.core.exits import layerwise_cross_entropy
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.verify import verify_chain
@@ -84,11 +84,12 @@ def generate(
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`; the first `exit_layer` layers draft `gamma` tokens a step.
 
-    Raises ValueError for a `gamma` below 1 and for an `exit_layer` that the target does not have.
+    Raises ValueError for a `gamma` below 1 and for an `exit_layer` that leaves no layer below or above it.
     """
     check_draft(gamma, target)
     check_exit(exit_layer, target.shape.layers)
     lower, upper = range(exit_layer), range(exit_layer, target.shape.layers)
+    check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     go_on = limit > 0
     # In every layer the cache holds all tokens but the newest; while drafting, the lower layers are ahead of the upper.
@@ -116,9 +117,9 @@ def generate(
 
 
 def check_exit(exit_layer: int, layers: int) -> None:
-    """Raise ValueError for an exit after a layer that the model does not have."""
-    if not 1 <= exit_layer <= layers:
-        raise ValueError(f"exit_layer is {exit_layer}; the model has {layers} layers, so choose 1 to {layers}")
+    """Raise ValueError for an exit that leaves no layer to draft, or none to verify."""
+    if not 1 <= exit_layer < layers:
+        raise ValueError(f"exit_layer is {exit_layer}; it must leave layers that verify, so choose 1 to {layers - 1}")
 
 
 def example() -> dict[str, Any]:
@@ -128,13 +129,17 @@ def example() -> dict[str, Any]:
     return {"target": zoo.load("target"), "exit_layer": 4, "gamma": 6}
 
 
+@checked
 def dropout_rates(layers: int, highest: float) -> list[float]:
     """How often each layer is skipped in training: 0 for the first, exponentially growing, `highest` for the last."""
     return [highest * (math.exp(layer * math.log(2) / max(1, layers - 1)) - 1) for layer in range(layers)]
 
 
+@checked
 def trained_exits(layers: int, every: int, step: int) -> list[int]:
     """The exits that the loss of this step looks at: every `every`-th, rotating with the step, and the last."""
+    if every < 1:
+        raise ValueError(f"every is {every}; the loss looks at every layer of so many, so give at least 1")
     return sorted({layer for layer in range(1, layers) if layer % every == step % every} | {layers})
 
 
@@ -152,6 +157,7 @@ def states_with_dropout(
         yield x
 
 
+@checked
 def loss(
     target: LanguageModel,
     tokens: Tensor,

@@ -65,6 +65,7 @@ from reference_impls.core.arguments import checked
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.layers import Shape
 from reference_impls.core.lengths import LengthPredictor, likeliest_lengths, real_places
+from reference_impls.core.sampling import wide
 from reference_impls.core.seq2seq import EncoderDecoder, Memory
 
 
@@ -128,7 +129,7 @@ def predict(model: ConditionalMaskedModel, canvas: Tensor, memory: Memory) -> tu
     """The likeliest token of every place of the canvas, and its log-probability, both [candidates, tokens]."""
     logits = model.logits(model.fill(canvas, memory))  # [candidates, tokens, vocab]
     logits[..., [model.pad, model.mask_id]] = float("-inf")
-    best = logits.log_softmax(-1).max(-1)
+    best = logits.log_softmax(-1, wide(logits)).max(-1)
     return best.indices, best.values
 
 
@@ -177,6 +178,7 @@ def example() -> dict[str, Any]:
     return {"model": zoo.load("translation-masked"), "iterations": 10, "candidates": 1}
 
 
+@checked
 def loss(
     model: ConditionalMaskedModel,
     source: Tensor,

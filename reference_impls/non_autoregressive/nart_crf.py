@@ -200,6 +200,7 @@ def example() -> dict[str, Any]:
     return {**models, "beam": 16, "bias": -1, "candidates": 5}
 
 
+@checked
 def loss(
     model: StructuredModel,
     source: Tensor,

@@ -78,7 +78,7 @@ from reference_impls.core.arguments import checked
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.layers import Attention, Norm, Shape, attention_mask
 from reference_impls.core.rescoring import check_teacher, teacher_laws, text_log_p, with_end
-from reference_impls.core.sampling import Sampler
+from reference_impls.core.sampling import Sampler, wide
 from reference_impls.core.seq2seq import EncoderDecoder, Memory
 
 Decoding = Literal["argmax", "average", "noisy"]
@@ -134,8 +134,8 @@ def plans(scores: Tensor, decoding: Decoding, samples: int, sampler: Sampler) ->
 
 def average(scores: Tensor) -> Tensor:
     """The expected fertilities [..., source], rounded, of their logits [..., source, most + 1]."""
-    counts = torch.arange(scores.shape[-1], dtype=scores.dtype, device=scores.device)
-    return (scores.softmax(-1) @ counts).round().long()
+    law = scores.softmax(-1, wide(scores))
+    return (law @ torch.arange(law.shape[-1], dtype=law.dtype, device=law.device)).round().long()
 
 
 def copies(fertility: Tensor, limit: int) -> tuple[Tensor, Tensor]:
@@ -226,6 +226,7 @@ def example() -> dict[str, Any]:
     return {**models, "decoding": "noisy"}
 
 
+@checked
 def loss(model: FertilityModel, source: Tensor, target: Tensor, fertility: Tensor) -> Tensor:
     """L_KD in nats a target word, of padded sources and targets and the aligner's fertilities [batch, source]."""
     inputs, memory, scores = model.consider(source, source != model.pad)
@@ -256,6 +257,7 @@ def expected_log_p(
     return with_end((p * laws[:, :-1]).sum(-1), laws, real, end=end)
 
 
+@checked
 def fine_tuning_loss(
     model: FertilityModel,
     teacher: EncoderDecoder,

@@ -65,7 +65,7 @@ from torch import Tensor
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.drafting import check_draft, check_guesses, room
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 
@@ -92,6 +92,7 @@ def generate(
     check_draft(gamma, target, drafter)
     if not (fallback >= 0 and rollback >= 0):
         raise ValueError(f"fallback is {fallback} and rollback is {rollback}; both thresholds must be 0 or more")
+    check_length(target, prompt, limit)
     result, tokens = Generation(), list(prompt)
     target_cache, draft_cache = target.new_cache(), drafter.new_cache()
     go_on = limit > 0
@@ -142,6 +143,7 @@ def example() -> dict[str, Any]:
     return models | {"fallback": 0.3, "rollback": 1.0, "gamma": 8}
 
 
+@checked
 def loss(drafter: LanguageModel, tokens: Tensor, start: int) -> Tensor:
     """Prediction alignment: cross-entropy of the small model on what the large one wrote after each prompt.
 

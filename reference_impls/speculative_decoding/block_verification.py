@@ -66,7 +66,7 @@ from torch import Tensor
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.drafting import check_draft, draft_chain, room
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.verify import drafted_laws, residual
@@ -89,6 +89,7 @@ def generate(
     Raises ValueError for a gamma below 1 or models of different vocabularies.
     """
     check_draft(gamma, target, drafter)
+    check_length(target, prompt, limit)
     result, tokens = Generation(), list(prompt)
     target_cache, draft_cache = target.new_cache(), drafter.new_cache()
     go_on = limit > 0

@@ -57,7 +57,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.drafting import best_guesses, check_guesses
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -85,6 +86,7 @@ def generate(
         raise ValueError(
             f"top is {top} and minimum is {minimum}; needed are top >= 1 and 1 <= minimum <= k = {heads.k}"
         )
+    check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     proposal: list[int] = []
     go_on = limit > 0
@@ -98,13 +100,14 @@ def generate(
         drawn = sampler.draw(p)
         kept = count_kept(proposal, drawn, p, top, minimum)
         # Draft: the heads look ahead from the place of the last token kept. One copy brings all results to the host.
-        ahead = target.project(heads(features[kept])).argmax(-1)  # [k - 1]
+        ahead = best_guesses(target.project(heads(features[kept])), 1)[:, 0]  # [k - 1]
         count, extra, *guesses = torch.cat((kept[None], drawn[kept][None], ahead)).tolist()
         # Commit: the kept part of the proposal and the model's own token after it.
         emitted = [*proposal[:count], extra]
         tokens += emitted
         cache.crop(len(tokens) - 1)
         go_on = result.add(Step(emitted, proposal, kept=count), limit, eos)
+        check_guesses(guesses, "the heads'")
         proposal = guesses
     return result
 
@@ -145,6 +148,7 @@ def example() -> dict[str, Any]:
     return {"target": zoo.load("target"), "heads": zoo.load("block-heads")}
 
 
+@checked
 def loss(target: LanguageModel, heads: BlockHeads, tokens: Tensor, only: int | None = None) -> Tensor:
     """Cross-entropy of head i against the token i + 2 places ahead, for tokens [batch, n]; the target is frozen.
 

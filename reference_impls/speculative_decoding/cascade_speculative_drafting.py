@@ -72,10 +72,10 @@ from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.drafting import check_guesses, check_vocabulary, one_hot, room
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Shape, as_tensor
 from reference_impls.core.model import LanguageModel
-from reference_impls.core.sampling import Sampler
+from reference_impls.core.sampling import Sampler, wide
 from reference_impls.core.verify import drafted_laws, residual, verify_chain
 
 Matrix = Sequence[Sequence[int]]
@@ -101,6 +101,7 @@ def generate(
     """
     check_vocabulary(target, *drafters, max_gram)
     check_cascade(k_matrix, len(drafters) + 1, lenience)
+    check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     cascade = Cascade(drafters, max_gram, k_matrix, lenience, sampler)
     longest = sum(map(sum, k_matrix))  # a draft exceeds its row by no more than the longest draft of a row below
@@ -176,7 +177,7 @@ class Cascade:
         r = drafted_laws(laws, q)
         shared = torch.minimum(r, q)  # r(x) a(x): the mass with which a guess x is made and kept
         if self.lenience < 1:  # behind the draft r is 0, and so this stays 0
-            shared = torch.where(logits.softmax(-1) > self.lenience * r, r, shared)
+            shared = torch.where(logits.softmax(-1, wide(logits)) > self.lenience * r, r, shared)
         rest = residual(q, r)
         t = shared + (1 - shared.sum(-1, keepdim=True)) * rest
         drawn = torch.tensor(draft, device=q.device, dtype=torch.long)[:, None]
@@ -221,6 +222,7 @@ def check_cascade(k_matrix: Matrix, size: int, lenience: float) -> None:
 class MaxGram(nn.Module):
     """The drafter at the bottom: copies from the text itself; where nothing matches, a table of successors [vocab]."""
 
+    @checked
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
@@ -229,6 +231,8 @@ class MaxGram(nn.Module):
 
     def forward(self, text: Sequence[int], count: int) -> list[int]:
         """`count` guesses after `text`. Raises ValueError for no text or a last id outside the vocabulary."""
+        if not isinstance(count, int) or count < 0:
+            raise ValueError(f"count is {count!r}; it is how many guesses to make, a whole number from 0 on")
         as_tensor(text[-1:], self.shape.vocab, self.successor.device)  # what is no text has no end to look for
         guesses = list(text[longest_match(text) :][:count])
         successor = self.successor.tolist() if len(guesses) < count else []

@@ -69,7 +69,7 @@ from torch import Tensor, nn
 from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
 from reference_impls.core.drafting import check_draft, siblings
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Block, Shape, attention_mask
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -104,6 +104,7 @@ def generate(
     """
     choices = check_choices(choices, target.shape.vocab)
     check_draft(len(choices), target, drafter)
+    check_length(target, prompt, limit)
     result, tokens, cache, draft_cache = Generation(), list(prompt), target.new_cache(), drafter.new_cache()
     features = None  # of the target, at the committed tokens that the drafter has not read
     go_on = limit > 0
@@ -230,6 +231,7 @@ def example() -> dict[str, Any]:
     return {"target": zoo.load("target"), "drafter": zoo.load("eagle-drafter"), "choices": SMALL}
 
 
+@checked
 def loss(
     target: LanguageModel,
     drafter: EagleDrafter,

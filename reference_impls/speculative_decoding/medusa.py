@@ -77,7 +77,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.drafting import best_guesses, check_guesses
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -112,6 +113,7 @@ def generate(
     planned = plan(choices, heads.k, target.shape.vocab)
     layout, ranks = planned.layout(), max(planned.tokens) + 1
     slots = torch.tensor([(len(path) - 1) * ranks + path[-1] for path in choices], device=target.device)
+    check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     tree, (depths, visible) = Tree(), Tree().layout(len(tokens))  # the pass over the prompt has no guesses yet
     go_on = limit > 0
@@ -130,8 +132,9 @@ def generate(
         tokens += emitted
         go_on = result.add(Step(emitted, tree.tokens, parents=tree.parents, kept=len(path)), limit, eos)
         # Draft: the best tokens of the heads take their places in the tree, whose form never changes.
-        best = heads(features[path[-1] + 1 if path else 0]).topk(ranks).indices  # [k - 1, ranks]
+        best = best_guesses(heads(features[path[-1] + 1 if path else 0]), ranks)  # [k - 1, ranks]
         tree, (depths, visible) = Tree(best.flatten()[slots].tolist(), list(planned.parents)), layout
+        check_guesses(tree.tokens, "the heads'")
     return result
 
 
@@ -166,6 +169,7 @@ def plan(choices: Sequence[Sequence[int]], k: int, vocab: int) -> Tree:
     return tree
 
 
+@checked
 def cartesian(widths: Sequence[int]) -> list[tuple[int, ...]]:
     """The rank paths of the full product: below each node of depth i - 1 the widths[i - 1] best of head i."""
     depths = range(1, len(widths) + 1)
@@ -212,6 +216,7 @@ def example() -> dict[str, Any]:
     return {"target": zoo.load("target"), "heads": zoo.load("medusa-heads"), "choices": choices}
 
 
+@checked
 def sparse_tree(accuracy: Sequence[Sequence[float]], nodes: int) -> list[tuple[int, ...]]:
     """The `nodes` rank paths that are likeliest to be right, given the accuracy of each rank of each head.
 
@@ -226,6 +231,7 @@ def sparse_tree(accuracy: Sequence[Sequence[float]], nodes: int) -> list[tuple[i
     return found[1:]
 
 
+@checked
 def loss(
     target: LanguageModel, heads: MedusaHeads, tokens: Tensor, *, distil: bool = False, base: float = 0.8
 ) -> Tensor:
@@ -249,6 +255,7 @@ def loss(
 
 
 @torch.inference_mode()
+@checked
 def rank_accuracy(
     target: LanguageModel, heads: MedusaHeads, tokens: Tensor, ranks: int = 10, wanted: Tensor | None = None
 ) -> Tensor:

@@ -69,9 +69,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import checked, shown
 from reference_impls.core.drafting import check_draft, room
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.tree import Tree
@@ -98,6 +98,7 @@ def generate(
     ValueError for numbers below 1, and for a datastore with tokens that the target does not have.
     """
     check_options(target, datastore, longest, gamma, nodes)
+    check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     go_on = limit > 0
     # Between turns the cache holds all tokens but the last.
@@ -167,9 +168,12 @@ def check_options(target: LanguageModel, datastore: Datastore, longest: int, gam
 class Datastore(nn.Module):
     """A corpus as one row of token ids, of any integer type, with its suffix array, which is made at the first use."""
 
+    @checked
     def __init__(self, tokens: Sequence[int] | Tensor) -> None:
         super().__init__()
         row = tokens if isinstance(tokens, Tensor) else torch.tensor(tokens, dtype=torch.int32)
+        if row.dim() != 1 or row.is_floating_point():
+            raise ValueError(f"tokens are {shown(row)} and {row.dtype}; a datastore is one row of whole numbers")
         self.register_buffer("tokens", row)
         self.tokens: Tensor
 

@@ -70,7 +70,7 @@ from torch import Tensor
 from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
 from reference_impls.core.drafting import check_draft, check_guesses
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.verify import verify_chain
@@ -101,6 +101,7 @@ def generate(
     """
     check_draft(gamma, target)
     check_skips(target.shape.layers, skip_attention=skip_attention, skip_feed=skip_feed)
+    check_length(target, prompt, limit)
     result, tokens, cache, rate = Generation(), list(prompt), target.new_cache(), 0.0
     skips, depth = (tuple(skip_attention), tuple(skip_feed)), target.shape.layers
     thin = depth - (len(set(skip_attention)) + len(set(skip_feed))) / 2  # layers of a drafting pass; a half is half
@@ -208,6 +209,7 @@ def halves(chosen: Collection[int], layers: int) -> Skips:
     return tuple(sorted(n for n in chosen if n < layers)), tuple(sorted(n - layers for n in chosen if n >= layers))
 
 
+@checked
 def search(
     objective: Callable[[Skips], float], layers: int, *, starts: Sequence[Skips], rounds: int, seed: int = 0
 ) -> tuple[Skips, float]:

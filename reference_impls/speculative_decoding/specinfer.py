@@ -78,7 +78,7 @@ from torch import Tensor
 from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
 from reference_impls.core.drafting import check_vocabulary, room, siblings
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.tree import Tree
@@ -103,6 +103,7 @@ def generate(
     """
     check_vocabulary(target, *drafters)
     check_speculator(len(drafters), expansion, target.shape.vocab)
+    check_length(target, prompt, limit)
     result, tokens = Generation(), list(prompt)
     cache, draft_caches = target.new_cache(), [drafter.new_cache() for drafter in drafters]
     go_on = limit > 0
@@ -217,6 +218,7 @@ def example() -> dict[str, Any]:
     }
 
 
+@checked
 def loss(
     target: LanguageModel, earlier: Sequence[LanguageModel], drafter: LanguageModel, tokens: Tensor, rest: float = 0.1
 ) -> Tensor:

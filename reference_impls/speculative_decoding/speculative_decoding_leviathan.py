@@ -50,6 +50,7 @@ Example
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,8 +60,8 @@ from torch import Tensor, nn
 from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
 from reference_impls.core.drafting import check_draft, draft_chain, room
-from reference_impls.core.generation import Ends, Generation, Step
-from reference_impls.core.layers import Shape
+from reference_impls.core.generation import Ends, Generation, Step, check_length
+from reference_impls.core.layers import Shape, as_tensor
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.verify import verify_chain
@@ -86,6 +87,7 @@ def generate(
     check_draft(gamma, target, drafter)
     if not 0 < lenience <= 1:
         raise ValueError(f"lenience is {lenience}; it must lie in (0, 1], where 1 is exact")
+    check_length(target, prompt, limit)
     result, tokens = Generation(), list(prompt)
     target_cache, draft_cache = target.new_cache(), drafter.new_cache()
     go_on = limit > 0
@@ -107,18 +109,30 @@ def generate(
     return result
 
 
+@checked
 def expected_tokens(alpha: float, gamma: int) -> float:
-    """Tokens per target pass if each guess is kept with probability alpha independently (equation 1)."""
+    """Tokens per target pass if each guess is kept with probability alpha independently (equation 1).
+
+    Raises ValueError for an alpha outside [0, 1] and for a gamma below 0.
+    """
+    if not 0 <= alpha <= 1 or gamma < 0:
+        raise ValueError(f"alpha is {alpha} and gamma is {gamma}; alpha is a chance, from 0 to 1, and gamma at least 0")
     return gamma + 1.0 if alpha == 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
 
 
+@checked
 def speedup(alpha: float, gamma: int, c: float) -> float:
     """Expected ratio of wall time to autoregressive decoding (theorem 3.8); c = drafter pass / target pass."""
+    if not 0 <= c < math.inf:
+        raise ValueError(f"c is {c}; it is the time of a drafter's pass over that of the target's, so at least 0")
     return expected_tokens(alpha, gamma) / (gamma * c + 1)
 
 
+@checked
 def best_gamma(alpha: float, c: float, largest: int = 64) -> int:
     """The number of guesses with the greatest expected speedup (section 3.5); 0 if drafting cannot pay."""
+    if largest < 0:
+        raise ValueError(f"largest is {largest}; the most guesses to think of are at least 0")
     return max(range(largest + 1), key=lambda gamma: speedup(alpha, gamma, c))
 
 
@@ -131,9 +145,11 @@ class Bigram(nn.Module):
         self.shape = Shape(vocab=len(table), dim=0, layers=1, heads=0, kv_heads=0, head_dim=0, hidden=0)
 
     @classmethod
+    @checked
     def count(cls, tokens: Sequence[int], vocab: int) -> Bigram:
         """Counts of neighbouring `tokens`, each pair seen one time more than it was, so that none is impossible."""
-        pairs = torch.tensor(tokens[:-1]) * vocab + torch.tensor(tokens[1:])
+        row = as_tensor(tokens, vocab, torch.device("cpu"))
+        pairs = row[:-1] * vocab + row[1:]
         return cls((torch.bincount(pairs, minlength=vocab**2).view(vocab, vocab) + 1.0).log())
 
     def new_cache(self) -> Cache:

@@ -70,7 +70,7 @@ from torch import Tensor
 from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
 from reference_impls.core.drafting import check_draft, check_guesses, draft_chain
-from reference_impls.core.generation import Ends, Generation, Step
+from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import attention_mask, rotate
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -103,9 +103,9 @@ def generate(
     """
     check_draft(gamma, target, drafter)
     check_sizes(budget, chunk, stride, (gamma_2, sinks, recent))
-    result, tokens, full = Generation(), list(prompt), target.new_cache()
-    # Both are a model with its partial cache; their `len` and `crop` count in the text, as if nothing were missing.
-    middle = ShortCache(target)
+    check_length(target, prompt, limit)
+    # `middle` and `window` are a model with a partial cache; their `len` and `crop` count in the text, gaps included.
+    result, tokens, full, middle = Generation(), list(prompt), target.new_cache(), ShortCache(target)
     window = ShortCache(drafter, dropped=max(0, len(prompt) - sinks - recent))
     # `built` says up to where chunks were scored, at first -stride so that the first turn retrieves.
     built, rate, go_on = -stride, 1.0, limit > 0
@@ -147,7 +147,7 @@ def speculate(
         guesses, q = draft_chain(sampler, window, text, window, gamma)  # it is its own cache
         p_hat = sampler.probs(middle([*text[len(middle) :], *guesses], last=gamma + 1))  # [gamma + 1, vocab]
         kept, extra = verify_chain(sampler, guesses, q, p_hat)
-        check_guesses([extra], "target")
+        check_guesses([extra], "the target's")
         draft += [*guesses[:kept], extra]
         laws += p_hat[: kept + 1]
         passes += gamma + 1

@@ -80,6 +80,16 @@ def table_model(rows: Sequence[Sequence[float]]) -> LanguageModel:
     return model
 
 
+def settled(model: LanguageModel, layer: int = 1) -> LanguageModel:
+    """A copy of a model whose layers after the first `layer` add nothing: there it knows already what it will say."""
+    copy = LanguageModel(model.shape).to(model.embedding.dtype)
+    copy.load_state_dict(model.state_dict())
+    for block in copy.blocks[layer:]:
+        nn.init.zeros_(block.attention.out)
+        nn.init.zeros_(block.down)
+    return copy.eval()
+
+
 def reciting_model(text: Sequence[int], vocab: int) -> LanguageModel:
     """A random decoder whose read-out is fitted, by least squares, so that at temperature 0 it says this text."""
     model = language_model(vocab, dim=32)

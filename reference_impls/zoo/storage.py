@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
+from reference_impls.core.arguments import checked
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
 from reference_impls.zoo.errors import ZooError
@@ -48,6 +49,7 @@ def facts(name: str, *, folder: Path = WEIGHTS) -> dict[str, Any]:
     return dict(known[name])
 
 
+@checked
 def load(name: str, *, dtype: torch.dtype = torch.float32, folder: Path = WEIGHTS) -> Any:
     """The trained part `name`, frozen, its hash checked. Raises ZooError if it is unknown, missing or damaged."""
     entry, state = facts(name, folder=folder), load_state(name, folder=folder, dtype=dtype)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from reference_impls.core.arguments import checked
 from reference_impls.zoo.errors import ZooError
 from reference_impls.zoo.storage import WEIGHTS
 
@@ -25,6 +26,7 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.from_file(str(path))
 
 
+@checked
 def encode(text: str) -> list[int]:
     """Token ids of a text. Raises ValueError for an empty one and for one that holds bytes which are not UTF-8."""
     if not text:
@@ -44,8 +46,13 @@ def check_unicode(text: str) -> None:
         ) from None
 
 
+@checked
 def decode(tokens: Sequence[int]) -> str:
-    """The text of token ids; bytes that form no character become U+FFFD."""
+    """The text of token ids; bytes that form no character become U+FFFD. Raises ValueError for an unknown id."""
+    size = tokenizer().get_vocab_size()
+    if any(not 0 <= token < size for token in tokens):
+        unknown = next(token for token in tokens if not 0 <= token < size)
+        raise ValueError(f"token id {unknown} is outside the zoo's vocabulary of {size}")
     return str(tokenizer().decode(list(tokens), skip_special_tokens=False))
 
 
@@ -70,6 +77,7 @@ def _settled(text: str, ahead: str) -> str:
     return text[: (*same, False).index(False)]
 
 
+@checked
 def prompts(side: str = "test") -> list[str]:
     """Beginnings of Python code, written for this project; nobody else's text, so that all may use them.
 

@@ -22,9 +22,12 @@ from typer.testing import CliRunner  # noqa: E402
 from accelgen.checkpoints import reading as checkpoints  # noqa: E402
 from accelgen.checkpoints.reading import check_vocabulary, load  # noqa: E402
 from accelgen.cli import app  # noqa: E402
+from accelgen.cli.options import show  # noqa: E402
+from accelgen.cli.own_options import own_options  # noqa: E402
 from accelgen.taxonomy.loading import load_taxonomy  # noqa: E402
 from reference_impls import zoo  # noqa: E402
 from reference_impls.testing.cases import case_of  # noqa: E402
+from reference_impls.testing.refusals import REFUSED  # noqa: E402
 
 PROMPT = "def f(x):"
 END, UNKNOWN = "<|endoftext|>", "<unk>"
@@ -415,6 +418,35 @@ def test_several_drafters_where_the_method_has_several(target, drafter):
 @pytest.mark.parametrize("id", UNFIT)
 def test_methods_with_parts_of_their_own_say_so(id, target):
     assert UNFIT[id] in refusal("run", id, "--target", target)
+
+
+@pytest.fixture(scope="session")
+def without_weights(tmp_path_factory):
+    """A checkpoint that has only its configuration: three layers and eleven tokens, as the models of the kit."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "without-weights"
+    transformers.LlamaConfig(**SIZES, vocab_size=11, num_hidden_layers=3).save_pretrained(folder)
+    return folder
+
+
+def on(folder, id):
+    return ["run", id, "--target", folder, *(["--drafter", folder] if id in DRAFTED else []), *words(id)]
+
+
+@pytest.mark.parametrize("id", FIT)
+def test_options_are_judged_before_weights_are_looked_for(id, without_weights):
+    assert "has no tokenizer" in refusal(*on(without_weights, id))  # and nothing is wrong with the options
+    assert "temperature is -1.0" in refusal(*on(without_weights, id), "--temperature", "-1")
+    known = own_options(importlib.import_module(METHODS[id].module).generate)
+    judged = {name: (*REFUSED.get(name, ()), *FIT[id].refused.get(name, ())) for name in known}
+    for name, values in judged.items():
+        for value in values:
+            said = refusal(*on(without_weights, id), f"--{name.replace('_', '-')}={show(value)}")
+            assert "has no tokenizer" not in said, (name, value)
+
+
+def test_a_drafter_that_is_not_there_is_told_before_the_target_is_read(without_weights, tmp_path):
+    words = ["--target", without_weights, "--drafter", tmp_path / "missing"]
+    assert "there is no folder" in refusal("run", DRAFTED[0], *words)
 
 
 def test_an_option_that_depends_on_the_target_has_to_be_given(target):

@@ -69,7 +69,7 @@ def test_crop_never_makes_a_layer_longer():
 
 
 def test_crop_to_a_negative_length_is_refused():
-    with pytest.raises(ValueError, match="cannot crop a cache to -1 tokens"):
+    with pytest.raises(ValueError, match="cannot crop a cache to a length of -1"):
         made(tokens=2).crop(-1)
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from reference_impls.core.drafting import check_draft, draft_chain, one_hot, room, siblings
+from reference_impls.core.drafting import best_guesses, check_draft, check_guesses, draft_chain, one_hot, room, siblings
 from reference_impls.core.generation import Generation
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -64,6 +64,17 @@ def test_a_chain_of_nothing_runs_no_drafter():
 def test_a_broken_drafter_is_named():
     with pytest.raises(ValueError, match="the drafter's logits are not finite"):
         draft_chain(Sampler(), lambda *_, **__: torch.full((1, 3), math.nan), [0], [], 1)
+
+
+def test_the_best_guesses_come_best_first_and_what_is_not_finite_gives_none():
+    logits = torch.tensor([[0.1, 0.7, 0.2], [0.3, math.nan, 0.1], [0.0, 1.0, math.inf], [0.0, -math.inf, -math.inf]])
+    assert best_guesses(logits, 2).tolist() == [[1, 2], [-1, 0], [-1, 1], [0, 1]]
+
+
+def test_it_is_said_whose_guesses_are_broken():
+    check_guesses([0, 3], "the heads'")
+    with pytest.raises(ValueError, match=r"^the heads' logits are not finite"):
+        check_guesses([0, -1], "the heads'")
 
 
 def test_siblings_are_drawn_without_replacement_and_come_with_their_laws():

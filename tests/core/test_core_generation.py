@@ -1,10 +1,12 @@
 """Results and traces: cutting at the limit and at the end of the text, and the figures derived from the steps."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.generation import Generation, Step, check_length
+from reference_impls.testing.tiny import language_model
 
 MUTANTS = [
     (
@@ -16,6 +18,8 @@ MUTANTS = [
     ("limit-overrun", "room = limit - len(self.tokens)", "room = limit"),
     ("kept-not-cut", "min(step.kept, len(step.emitted))", "step.kept"),
     ("layers-not-cut", "step.layers[: min(stop, room)]", "step.layers"),
+    ("last-token-read", "len(prompt) + limit - 1", "len(prompt) + limit"),
+    ("nothing-asked-for-too-long", "and limit > 0 and", "and"),
     ("impossible-token-added", "if any(token < 0 for", "if any(token < -1 for"),
 ]
 
@@ -150,3 +154,26 @@ def test_places_that_were_masked_are_told_where_there_are_any():
     result = Generation()
     result.add(Step([1, 2], canvas=[1, 2], masked=[0, 1]), limit=2)
     assert result.to_dict()["steps"][0]["masked"] == [0, 1]
+
+
+@pytest.mark.parametrize(("prompt", "limit"), [(4, 5), (8, 1), (9, 0), (1, 8)])
+def test_a_text_that_ends_at_the_last_position_fits(prompt, limit):
+    """Eight positions: the last token of a text is not read."""
+    check_length(with_positions(8), [0] * prompt, limit)
+
+
+@pytest.mark.parametrize(("prompt", "limit"), [(4, 6), (9, 1), (1, 9)])
+def test_a_text_that_goes_past_the_last_position_is_refused(prompt, limit):
+    said = f"^the target has 8 positions, and {prompt} tokens of prompt with {limit} more do not fit: "
+    with pytest.raises(ValueError, match=said):
+        check_length(with_positions(8), [0] * prompt, limit)
+
+
+def test_where_no_place_is_the_last_every_text_fits():
+    check_length(with_positions(None), [0], 10**9)
+
+
+def with_positions(positions):
+    model = language_model()
+    model.shape = replace(model.shape, positions=positions)
+    return model

@@ -27,6 +27,13 @@ def test_lengths_are_scored_by_the_table_and_0_is_forbidden() -> None:
 
 
 @torch.no_grad()
+def test_lengths_of_a_narrow_model_are_scored_wide() -> None:
+    predictor, state = LengthPredictor(8, longest=5).bfloat16(), torch.randn(3, 8, dtype=torch.bfloat16)
+    logits = (state @ predictor.table[1:].T).float()
+    assert torch.equal(predictor(state)[:, 1:], logits.log_softmax(-1))
+
+
+@torch.no_grad()
 def test_the_length_token_stands_before_the_source() -> None:
     predictor = LengthPredictor(8, longest=5)
     for shape in ((4, 8), (2, 4, 8)):

@@ -53,6 +53,12 @@ def test_laws_stand_after_the_beginning_and_after_each_token() -> None:
     assert torch.allclose(laws[0], alone)
 
 
+def test_laws_of_a_narrow_teacher_are_made_wide() -> None:
+    teacher, (texts, _) = teacher_of().bfloat16(), batch(0)
+    laws = teacher_laws(teacher, teacher.encode(SOURCE), texts, end=END)
+    assert torch.allclose(laws.exp().sum(-1), torch.ones(3, 5), atol=1e-6)
+
+
 def test_padding_costs_nothing_and_the_end_is_read_behind_the_last_word() -> None:
     laws = torch.arange(12.0).view(1, 4, 3)
     words, real = torch.tensor([[1.0, 2.0, math.nan]]), torch.tensor([[True, True, False]])

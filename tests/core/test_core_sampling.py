@@ -19,7 +19,7 @@ MUTANTS = [
     ("global-random-state", "generator=generator, ", ""),
     ("seed-ignored", "manual_seed(self.seed)", "manual_seed(0)"),
     ("greedy-by-soft-laws", "if self.temperature == 0:", "if self.temperature < 0:"),
-    ("temperature-ignored", "logits.to(wide) / self.temperature", "logits.to(wide) / 1.0"),
+    ("temperature-ignored", "logits.to(dtype) / self.temperature", "logits.to(dtype) / 1.0"),
     ("top-p-one-token-short", ".cumsum(-1) - best_first", ".cumsum(-1)"),
     ("top-p-one-token-long", ".cumsum(-1) - best_first", ".cumsum(-1) - 2 * best_first"),
     ("top-k-one-token-long", "p.topk(self.top_k)", "p.topk(self.top_k + 1)"),

@@ -44,7 +44,7 @@ def test_children_and_paths(tree):
 
 def test_a_node_needs_a_parent_in_the_tree(tree):
     for parent in (-2, 6):
-        with pytest.raises(ValueError, match=f"node {parent} is not in the tree of 6 nodes"):
+        with pytest.raises(ValueError, match=f"parent {parent} is not in the tree of 6 nodes"):
             tree.add(1, parent)
 
 

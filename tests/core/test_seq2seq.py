@@ -127,3 +127,11 @@ def test_a_canvas_beyond_the_known_positions_is_refused(model: EncoderDecoder) -
     model.decode([3] * 8, memory, cache)
     with pytest.raises(ValueError, match="9 tokens are too many"):
         model.decode([3], memory, cache)
+
+
+def test_a_translation_longer_than_the_positions_is_refused_before_it_starts(model: EncoderDecoder) -> None:
+    greedy = Sampler(0)
+    assert len(translate(model, SOURCE, 8, sampler=greedy, eos=11).tokens) <= 8
+    with counted(encoder=model.encoder[0]) as calls, pytest.raises(ValueError, match=r"^limit is 9; .* 8 positions"):
+        translate(model, SOURCE, 9, sampler=greedy, eos=11)
+    assert not calls["encoder"]

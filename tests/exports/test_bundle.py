@@ -51,7 +51,7 @@ def call(id: str, generate: Callable[..., Any]) -> dict[str, Any]:
     scene = (
         Scene(language_model(11, layers=4), [1, 2, 3], 3) if kind is None else Scene(sequence_model(kind), [3, 4, 5], 3)
     )
-    run = {"target": scene.target, "model": scene.target, "prompt": scene.prompt, "source": scene.prompt, "limit": 12}
+    run = {"target": scene.target, "model": scene.target, "prompt": scene.prompt, "source": scene.prompt, "limit": 9}
     run |= {"sampler": Sampler(1.0, seed=1)}
     own = {name: value for name, value in run.items() if name in takes}
     ends = {"eos": 1} if kind is not None and "eos" in takes else {}

@@ -5,4 +5,10 @@ A change that merely no test finds does not belong here: write the test.
 
 from .changes import Change
 
-EQUIVALENTS: dict[Change, str] = {}
+EQUIVALENTS: dict[Change, str] = {
+    Change(
+        "reference_impls/core/sampling.py",
+        "torch.promote_types(logits.dtype, torch.float32)",
+        "torch.promote_types(torch.float32, logits.dtype)",
+    ): "the wider of two types does not depend on their order",
+}

@@ -38,7 +38,7 @@ MUTANTS = [
     ("propagation-skips-a-layer", "layers=range(done, depth)", "layers=range(done + 1, depth)"),
     ("depth-not-traced", "layers=[done]", "layers=[depth]"),
     ("exit-ignored", "                break\n", "                pass\n"),
-    ("classifier-read-for-no", "softmax(-1)[1]", "softmax(-1)[0]"),
+    ("classifier-read-for-no", "softmax(-1, wide(x))[1]", "softmax(-1, wide(x))[0]"),
     ("threshold-grows", "math.exp(-decay", "math.exp(decay"),
     (
         "calibration-goes-on-after-a-failure",
@@ -242,7 +242,7 @@ def test_losses_that_are_none_are_refused_at_whatever_threshold_they_stand(row: 
 
 @pytest.mark.parametrize(("mean", "n", "delta"), [(math.nan, 9, 0.1), (1.1, 9, 0.1), (0.1, 0, 0.2), (0.1, 9, 1.0)])
 def test_a_p_value_of_nothing_is_one_sentence(mean: float, n: int, delta: float) -> None:
-    with pytest.raises(ValueError, match="needed are a mean in"):
+    with pytest.raises(ValueError, match=r"needed are a mean in|mean is not a number"):
         p_value(mean, n, delta)
 
 
@@ -299,6 +299,23 @@ def test_a_confidence_that_is_no_number_is_told_and_whose_it_is(measure: Measure
     torch.nn.init.constant_(broken, math.nan)
     with pytest.raises(ValueError, match=f"the {measure} confidence at an exit is not a number: check the {whose}'s"):
         confidence(target, *target.run(target.embed([0, 1]), layers=range(1)).split(1), measure, classifier)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("measure", ["softmax", "saturation", "classifier"])
+def test_confidences_of_a_narrow_model_are_computed_wide(measure: Measure) -> None:
+    """Three digits would not tell a confidence of 0.999 from one of 1."""
+    target = varied_model(5).bfloat16()
+    classifier = randomised(ExitClassifier, target.shape).bfloat16()
+    for token in range(11):
+        previous, x = target.run(target.embed([token, 1]), layers=range(1)).split(1)
+        found = confidence(target, x, previous, measure, classifier)
+        wanted = {
+            "softmax": (pair := target.logits(x[-1]).double().softmax(-1).sort().values)[-1] - pair[-2],
+            "saturation": F.cosine_similarity(x[-1].double(), previous[-1].double(), dim=-1),
+            "classifier": classifier(x[-1]).double().softmax(-1)[1],
+        }[measure]
+        assert found == pytest.approx(float(wanted), abs=1e-6)
 
 
 def test_a_broken_classifier_does_not_pass_for_an_unsure_one() -> None:

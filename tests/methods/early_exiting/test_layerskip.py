@@ -10,7 +10,7 @@ from layer_tokens import layer_tokens
 from reference_impls.core.sampling import Sampler
 from reference_impls.early_exiting.layerskip import dropout_rates, generate, loss, trained_exits
 from reference_impls.testing.early_exits import watched
-from reference_impls.testing.tiny import varied_model
+from reference_impls.testing.tiny import language_model, settled, varied_model
 
 MUTANTS = [
     ("upper-layers-start-from-the-newest-state", "torch.cat(states)", "states[-1]"),
@@ -34,9 +34,9 @@ PROMPT = [5, 3, 8, 1]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_an_exit_after_the_last_layer_accepts_every_guess(temperature):
-    target = varied_model(5)
-    result = generate(target, PROMPT, 15, sampler=Sampler(temperature), exit_layer=5, gamma=4)
+def test_where_the_upper_layers_add_nothing_every_guess_is_accepted(temperature):
+    target = settled(varied_model(5), 2)
+    result = generate(target, PROMPT, 15, sampler=Sampler(temperature), exit_layer=2, gamma=4)
     assert [step.kept for step in result.steps] == [4, 4, 4]
     assert result.tokens_per_pass == 5
 
@@ -114,6 +114,13 @@ def test_loss_without_dropout_is_the_weighted_mean_of_the_exits_losses():
     wanted = (cross_entropy(5) + 0.25 * (cross_entropy(1) + cross_entropy(3))) / 1.5
     found = loss(target, tokens, step=1, dropout=0.0, every=2, scale=0.25)
     assert found.item() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_loss_trains_every_eighth_exit_at_half_weight_unless_told_otherwise():
+    target, tokens = language_model(11, layers=10), torch.tensor([[5, 3, 8, 1, 0]])
+    found = loss(target, tokens, step=1, dropout=0.0)
+    assert found == loss(target, tokens, step=1, dropout=0.0, every=8, scale=0.5)
+    assert found != loss(target, tokens, step=1, dropout=0.0, every=7, scale=0.5)
 
 
 def test_loss_skips_layers_for_each_sample_alone():

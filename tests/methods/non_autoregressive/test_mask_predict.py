@@ -286,3 +286,15 @@ def test_what_is_left_out_is_ten_passes_over_three_lengths_by_the_papers_rule() 
     )
     assert torch.equal(found, wanted)
     assert not torch.isclose(found, loss(model, source, target, generator=seeded[2], smoothing=0.0))
+
+
+@torch.no_grad()
+def test_certainties_of_a_narrow_model_are_computed_wide() -> None:
+    """In three digits, tokens of different certainty would tie, and the leftmost be masked."""
+    model = sequence_model(mask_predict.ConditionalMaskedModel).bfloat16()
+    memory, _ = model.encode_with_length([5, 3, 8])
+    canvas = torch.full((1, 4), model.mask_id)
+    tokens, certainty = mask_predict.predict(model, canvas, memory)
+    logits = model.logits(model.fill(canvas, memory)).double()
+    logits[..., [model.pad, model.mask_id]] = float("-inf")
+    assert torch.allclose(certainty.double(), logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0], atol=1e-6)

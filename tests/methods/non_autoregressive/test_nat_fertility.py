@@ -109,6 +109,11 @@ def test_the_average_plan_is_the_rounded_expectation(source: list[int]) -> None:
     assert average(scores).tolist() == [round(sum(f * chance for f, chance in enumerate(law))) for law in p]
 
 
+def test_the_average_plan_of_narrow_logits_is_computed_wide() -> None:
+    """An expected fertility of 0.5005, which bfloat16 would make 0.5 and round to none."""
+    assert int(average(torch.tensor([0.0, 0.002], dtype=torch.bfloat16))) == 1
+
+
 @each_source
 @pytest.mark.parametrize("decoding", ["argmax", "average"])
 def test_the_text_is_as_long_as_its_plan(source: list[int], decoding: Any) -> None:

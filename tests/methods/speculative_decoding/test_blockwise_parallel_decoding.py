@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -97,6 +99,14 @@ def test_options_out_of_range_are_one_sentence(top: int, minimum: int) -> None:
     heads = randomised(BlockHeads, target.shape, k=3)
     with pytest.raises(ValueError, match=f"top is {top} and minimum is {minimum}"):
         generate(target, [0], 3, heads=heads, sampler=Sampler(0), top=top, minimum=minimum)
+
+
+def test_broken_heads_are_named_when_they_guess() -> None:
+    target = language_model()
+    heads = randomised(BlockHeads, target.shape, k=3)
+    torch.nn.init.constant_(heads.down, math.nan)
+    with pytest.raises(ValueError, match="the heads' logits are not finite"):
+        generate(target, [0], 3, heads=heads, sampler=Sampler(0))
 
 
 def test_a_block_of_one_is_no_block() -> None:

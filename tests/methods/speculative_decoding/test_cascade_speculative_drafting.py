@@ -18,8 +18,12 @@ MUTANTS = [
     ("lenience-at-the-target", "draft, laws, p)", "draft, laws, p, lenience)"),
     ("replaced-from-the-whole-law", "rest = residual(q, r)", "rest = q"),
     ("inner-review-goes-on-after-a-rejection", ".cumprod(0).sum()", ".sum()"),
-    ("lenience-on-the-wrong-side", "logits.softmax(-1) > self.lenience * r", "self.lenience * logits.softmax(-1) > r"),
-    ("lenience-by-the-tempered-law", "torch.where(logits.softmax(-1) >", "torch.where(q >"),
+    (
+        "lenience-on-the-wrong-side",
+        "logits.softmax(-1, wide(logits)) > self.lenience * r",
+        "self.lenience * logits.softmax(-1) > r",
+    ),
+    ("lenience-by-the-tempered-law", "torch.where(logits.softmax(-1, wide(logits)) >", "torch.where(q >"),
     ("inner-caches-not-rolled-back", "self.crop(len(text) + len(tokens) - 1, first=j)", "pass"),
     ("smaller-drafters-not-rolled-back", "self.caches[first:]", "self.caches[first : first + 1]"),
     ("drafters-not-rolled-back", "        cascade.crop(len(tokens) - 1)\n", ""),
@@ -150,6 +154,13 @@ def test_the_lenient_rule_at_temperature_0_is_the_published_one():
     tokens, t = reviewed(p, [1, 1], hot, 0.29)
     assert t.tolist() == [[0, 1, 0], [0, 1, 0], [0, 0, 1]]  # certain, like all that is greedy
     assert len(tokens) == 3
+
+
+def test_lenience_compares_with_a_wide_law_whatever_the_reviewer_computes_in():
+    """Equally likely tokens have a third each; in bfloat16 that would be 0.33398, and above 0.3335."""
+    cascade = Cascade([], max_gram(3), ((1,),), 0.3335, Sampler(0))
+    logits, law = torch.zeros(2, 3, dtype=torch.bfloat16), torch.tensor([0.0, 1.0, 0.0])
+    assert cascade.review([1], [law], logits)[0] == [0]
 
 
 @pytest.mark.parametrize("lenience", [1.0, 0.3, 0.01])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 from math import prod
 
@@ -331,6 +332,14 @@ def test_a_rule_that_is_none_is_one_sentence(wrong: dict[str, object]) -> None:
     target = language_model()
     with pytest.raises(ValueError, match="must be"):
         generate(target, [0], 3, heads=heads_of(target, 3), sampler=Sampler(0), **wrong)  # type: ignore[arg-type]
+
+
+def test_broken_heads_are_named_when_they_guess() -> None:
+    target = language_model()
+    heads = heads_of(target, 3)
+    torch.nn.init.constant_(heads.out, math.nan)
+    with pytest.raises(ValueError, match="the heads' logits are not finite"):
+        generate(target, [0], 3, heads=heads, sampler=Sampler(0))
 
 
 # Published code

@@ -1,0 +1,107 @@
+"""Public functions told nonsense: each gives a ValueError or a TypeError of one sentence that names the parameter."""
+
+import importlib
+import inspect
+import math
+import re
+from collections.abc import Sequence
+from typing import get_type_hints
+
+import pytest
+import torch
+from torch import Tensor
+
+from accelgen.taxonomy.loading import load_taxonomy
+from reference_impls import zoo
+from reference_impls.core.batch import Batch
+from reference_impls.core.cache import Cache
+from reference_impls.core.device import find_device
+from reference_impls.core.from_transformers import from_transformers
+from reference_impls.core.lengths import LengthPredictor
+from reference_impls.core.model import LanguageModel
+from reference_impls.core.sampling import Sampler
+from reference_impls.core.tree import Tree
+from reference_impls.early_exiting import calm, layerskip
+from reference_impls.speculative_decoding import cascade_speculative_drafting as cascade
+from reference_impls.speculative_decoding import medusa, rest
+from reference_impls.speculative_decoding import speculative_decoding_leviathan as leviathan
+from reference_impls.testing.tiny import language_model
+
+MODEL = language_model()
+METHODS = [importlib.import_module(method.module) for method in load_taxonomy().methods if method.is_implemented]
+LOSSES = [getattr(module, name) for module in METHODS for name in vars(module) if re.fullmatch(r"(\w+_)?loss", name)]
+RIGHT = {int: 1, float: 0.5, Sequence[LanguageModel]: [MODEL]}
+
+
+def cache() -> Cache:
+    made = MODEL.new_cache()
+    MODEL([0, 1, 2], made)
+    return made
+
+
+CALLS = {
+    "temperature": [Sampler, "hot", None, [1], math.nan, -1, math.inf],
+    "top_k": [lambda v: Sampler(top_k=v), 1.5, "2", 0],
+    "top_p": [lambda v: Sampler(top_p=v), "most", math.nan, 0.0, 1.1],
+    "seed": [lambda v: Sampler(seed=v), "a", 1.5, None, -1],
+    "shape": [LanguageModel, None, "llama", 3],
+    "shape of Max-Gram": [cascade.MaxGram, None, 3],
+    "token of a model": [MODEL, [1.5], "hello", [[0, 1]], 3, torch.tensor([0.5])],
+    "length": [lambda v: cache().crop(v), "2", 1.5, None, -1, math.nan],
+    "slots": [lambda v: cache().keep(1, v), [2], [-1]],
+    "parent": [lambda v: Tree().add(0, v), "root", 0, -2, None, 0.5],
+    "token": [lambda v: Tree().add(v), "a", None, 0.5],
+    "rows": [lambda v: Batch(MODEL, v), 0, 1.5, None, "2"],
+    "model of a batch": [lambda v: Batch(v, 2), None, "gpt2"],
+    "device": [find_device, 3, None, "abacus"],
+    "model of transformers": [from_transformers, None, "gpt2", MODEL],
+    "longest": [lambda v: LengthPredictor(8, v), 0, 2.5, None],
+    "alpha": [lambda v: leviathan.best_gamma(v, 0.1), 2, -0.1, math.nan, "often", None],
+    "alpha of a speedup": [lambda v: leviathan.speedup(v, 4, 0.1), 2, math.nan, "often"],
+    "alpha of expected_tokens": [lambda v: leviathan.expected_tokens(v, 4), 2, math.nan, "often"],
+    "gamma": [lambda v: leviathan.expected_tokens(0.5, v), -1, 1.5, None],
+    "c": [lambda v: leviathan.speedup(0.5, 4, v), -0.1, math.inf, math.nan, "x"],
+    "largest": [lambda v: leviathan.best_gamma(0.5, 0.1, v), -1, 2.5],
+    "token of bigrams": [lambda v: leviathan.Bigram.count(v, 3), "abc", [0.5, 1], [0, 3], [], None],
+    "count": [lambda v: cascade.MaxGram(MODEL.shape)([0, 1], v), -1, 1.5, None],
+    "tokens of a datastore": [rest.Datastore, "abc", None, [0.5], [[0, 1]], torch.zeros(2, 2), torch.zeros(2)],
+    "widths": [medusa.cartesian, "22", None, [1.5]],
+    "early": [lambda v: calm.textual_loss(v, [1]), "text", None, [0.5]],
+    "mean": [lambda v: calm.p_value(v, 10, 0.1), "low", 1.5, math.nan],
+    "n": [lambda v: calm.p_value(0.1, v, 0.2), 0, 1.5, "many"],
+    "thresholds": [lambda v: calm.calibrate(v, [[0.1]], delta=0.1, epsilon=0.1), "low", [math.nan], None],
+    "delta": [lambda v: calm.calibrate([0.5], [[0.1]], delta=v, epsilon=0.1), 0, "x", math.nan],
+    "highest": [lambda v: layerskip.dropout_rates(4, v), "x", math.nan, None],
+    "every": [lambda v: layerskip.trained_exits(4, v, 0), 0, 1.5],
+    "text": [zoo.encode, 3, None, b"def", [0]],
+    "token id": [zoo.decode, ["a"], [1.5], "def", None, [-1], [10**6], torch.tensor([[1]])],
+    "side": [zoo.prompts, 3, None, "train", ["test"]],
+    "name": [zoo.load, None, 3],
+    "dtype": [lambda v: zoo.load("max-gram", dtype=v), "float16", 16],
+    "folder": [lambda v: zoo.load("max-gram", folder=v), "weights", None],
+}
+
+
+def refused(call) -> str:
+    with pytest.raises((ValueError, TypeError)) as caught:
+        call()
+    words = str(caught.value)
+    assert "\n" not in words, words
+    return words
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [pytest.param(name, v, id=f"{name}={v!r:.20}") for name, (_, *all) in CALLS.items() for v in all]
+)
+def test_a_malformed_value_is_one_sentence_that_names_the_parameter(name, value):
+    assert name.split()[0] in refused(lambda: CALLS[name][0](value))
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: f"{loss.__module__.rpartition('.')[2]}.{loss.__name__}")
+def test_losses_name_what_is_no_tensor(loss):
+    hints = get_type_hints(loss)
+    needed = [p.name for p in inspect.signature(loss).parameters.values() if p.default is p.empty]
+    tensors = [name for name in needed if hints[name] is Tensor]
+    right = {name: RIGHT.get(hints[name], MODEL) for name in needed} | dict.fromkeys(tensors, torch.zeros(1, 1))
+    for name in tensors:
+        assert refused(lambda name=name: loss(**right | {name: [[0, 1]]})) == f"{name} is [[0, 1]]; it must be a Tensor"
