@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ SPEEDUPS = "speedup: the baseline's wall time divided by the method's, median of
 SIDES = "times are wall times, medians of rounds with quartiles; gain: over plain decoding on the same side"
 STEPS = "target, drafts, rest: what a step costs, in steps of plain decoding"
 FORMULAS = "expected and predicted: the formulas of accelgen.measuring.speedup; c and r in target passes"
+GAP = 1  # between columns
 PEERS: tuple[typed.Column[Any], ...] = (
     typed.CALL,
     typed.SETTING,
@@ -228,20 +230,41 @@ def _head(plan: Plan, *words: str) -> dict[str, Any]:
 
 
 def _print(report: Figures) -> None:
-    """The rows as a table, without columns that are empty, and what the words mean."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    shown = [typed.cells(report.columns, row) for row in report.rows]
+    """The rows, each method's below its id, without columns that are empty, and what the words mean."""
+    screen, shown = console(), [typed.cells(report.columns, row) for row in report.rows]
     used = [i for i in range(len(report.columns)) if any(row[i] for row in shown)]
-    for title in ("Method", *(report.columns[i].head for i in used)):
-        table.add_column(title, overflow="fold")
-    for row, found in zip(report.rows, shown, strict=True):
-        table.add_row(row.id, *(found[i] or "–" for i in used))
-    screen = console()
-    screen.print(table)
+    heads = [report.columns[i].head for i in used]
+    cells = [[row[i] or "–" for i in used] for row in shown]
+    widths = _widths([heads, *cells], screen.width)
+    screen.print(_lines(widths, heads))
+    for id, group in itertools.groupby(zip(report.rows, cells, strict=True), key=lambda pair: pair[0].id):
+        screen.print(id, style="bold", highlight=False)
+        screen.print(_lines(widths, *(row for _, row in group)))
     machine = report.head["machine"]
     screen.print(f"{machine['processor']}, {machine['threads']} thread; torch {report.head['versions']['torch']}")
     for sentence in report.words:
         screen.print(sentence)
+
+
+def _widths(lines: Sequence[Sequence[str]], room: int) -> list[int]:
+    """How wide each column is: no word is broken, and what is left is for the first that need more, in order."""
+    columns = list(zip(*lines, strict=True))
+    widths = [max(len(word) for text in column for word in text.split()) for column in columns]
+    left = max(0, room - sum(widths) - GAP * (len(widths) - 1))
+    for i, column in enumerate(columns):
+        more = min(left, max(map(len, column)) - widths[i])
+        widths[i], left = widths[i] + more, left - more
+    return widths
+
+
+def _lines(widths: Sequence[int], *rows: Sequence[str]) -> Table:
+    """Rows under columns of these widths."""
+    table = Table.grid(padding=(0, GAP, 0, 0))
+    for width in widths:
+        table.add_column(width=width)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _fail_for_broken_promises(rows: Sequence[typed.Measured]) -> None:

@@ -490,7 +490,8 @@ def test_any_family_runs_where_it_is(other_family, drafter):
     tokens = ran("autoregressive", *kept)["tokens"]
     assert max(tokens) < 2048
     assert ran("speculative-sampling-chen", *kept, "--drafter", drafter)["tokens"] == tokens
-    assert "needs `" in refusal("run", "layerskip", *kept, "--exit-layer", "1")
+    assert "needs `" in refusal("run", "layerskip", *kept, "--exit-layer", "1", "--limit", "8")
+    assert "64 positions" in refusal("run", "autoregressive", *kept, "--limit", "65")
 
 
 def test_what_is_kept_writes_what_the_copy_writes(target, greedy):

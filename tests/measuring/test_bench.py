@@ -339,6 +339,22 @@ def test_a_broken_promise_ends_the_command_with_an_error(monkeypatch: pytest.Mon
     assert "0 of 1; 1 not as promised" in result.stdout
 
 
+@pytest.mark.parametrize("width", [60, 100, 160])
+def test_a_table_breaks_no_word_and_stays_within_the_screen(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = row_of(
+        id="a-method-with-a-very-long-name", setting="temperature 0.8, rollback 1.0, gamma 8", mean_layers=3.5
+    )
+    monkeypatch.setattr(bench, "measure", lambda *_: [long, row_of()])
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = CliRunner().invoke(app, ["bench", "--prompts", "1"]).stdout
+    table = text[: text.index("torch")].splitlines()[:-1]
+    assert all(len(line) <= width for line in table)
+    words = set(" ".join(table).split())
+    assert {"a-method-with-a-very-long-name", "temperature", "rollback", "Speedup", "Tokens"} <= words
+    wide = "temperature 0.8, rollback 1.0, gamma 8" in text
+    assert wide == (width > 60)  # what a row is takes the room that is left
+
+
 def test_different_measurements_are_not_mixed() -> None:
     for words in (["--peers", "--costs"], ["--costs", "--synthetic-acceptance", "0.5"]):
         result = CliRunner().invoke(app, ["bench", *words])
