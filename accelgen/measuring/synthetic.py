@@ -27,14 +27,13 @@ from accelgen.measuring.recording import Operation, Recorder, roles
 from accelgen.measuring.rows import ForcedRow
 from accelgen.measuring.sides import Request
 from accelgen.measuring.speedup import LARGEST, expected_tokens, speedup
+from accelgen.taxonomy.loading import load_taxonomy
 from accelgen.taxonomy.schema import Method
 from reference_impls.baselines import autoregressive
 from reference_impls.core.cache import Cache
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
-
-# A chain of gamma guesses by one language model, judged by the target alone.
-METHODS = ("speculative-decoding-leviathan", "speculative-sampling-chen", "block-verification")
+from reference_impls.testing.cases import case_of
 
 
 class SyntheticDrafter:
@@ -149,10 +148,11 @@ def measure(method: Method, acceptance: float | Sequence[float], plan: Plan) -> 
 
 def check(method: Method, acceptance: float | Sequence[float]) -> None:
     """Raise ValueError for a method that has no such drafter, and for chances that are none."""
-    if method.id not in METHODS:
+    if not case_of(method.id).chain:
+        fit = [known.id for known in load_taxonomy().methods if case_of(known.id).chain]
         raise ValueError(
             f"{method.id} does not draft a chain with one language model, so no acceptance can be forced on it; "
-            f"choose one of {', '.join(METHODS)}"
+            f"choose one of {', '.join(fit)}"
         )
     places(acceptance, gamma=1)
 

@@ -62,6 +62,10 @@ class Case:
     costs: Mapping[str, Cost] = field(default_factory=dict)
     """Functions of its module, beside the models' own calls, that a step's time is spent in, and for which part."""
 
+    chain: bool = False
+    """Whether one language model drafts a chain that the target alone judges, so that a drafter of any acceptance can
+    stand in."""
+
     learns: Collection[str] = ()
     """Options that it changes while it decodes; everything else stays as it was."""
 

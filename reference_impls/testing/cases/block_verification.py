@@ -2,4 +2,4 @@
 
 from reference_impls.testing.case import Case
 
-CASE = Case(costs={"verify_block": "rest"})
+CASE = Case(chain=True, costs={"verify_block": "rest"})

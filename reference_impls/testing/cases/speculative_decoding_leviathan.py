@@ -4,4 +4,4 @@ import math
 
 from reference_impls.testing.case import Case
 
-CASE = Case(refused={"lenience": (0.0, 1.5, math.nan)}, costs={"verify_chain": "rest"})
+CASE = Case(chain=True, refused={"lenience": (0.0, 1.5, math.nan)}, costs={"verify_chain": "rest"})

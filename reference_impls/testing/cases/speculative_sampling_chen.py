@@ -2,4 +2,4 @@
 
 from reference_impls.testing.case import Case
 
-CASE = Case(costs={"verify_chain": "rest"})
+CASE = Case(chain=True, costs={"verify_chain": "rest"})
