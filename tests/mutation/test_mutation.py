@@ -208,16 +208,19 @@ def run(monkeypatch, capsys, outcomes: list[str], *words: str) -> tuple[int, lis
     return program.main([*words]), capsys.readouterr().out.splitlines()
 
 
-@pytest.mark.parametrize(("alive", "code"), [(0, 0), (1, 0), (2, 1)])
-def test_of_twenty_random_mutants_one_may_survive_and_is_shown(monkeypatch, capsys, alive, code):
-    outcomes = ["survived"] * alive + ["killed import"] * (20 - alive)
-    found, lines = run(monkeypatch, capsys, outcomes, "--random", "20", "--seed", "7")
+@pytest.mark.parametrize(
+    ("count", "alive", "code", "least"),
+    [(100, 0, 0, 95), (100, 5, 0, 95), (100, 6, 1, 95), (20, 5, 0, 15), (20, 6, 1, 15)],  # of few, chance has a say
+)
+def test_of_random_mutants_few_may_survive_and_are_shown(monkeypatch, capsys, count, alive, code, least):
+    outcomes = ["survived"] * alive + ["killed import"] * (count - alive)
+    found, lines = run(monkeypatch, capsys, outcomes, "--random", str(count), "--seed", "7")
     assert found == code
-    assert lines[0] == "20 mutants, random, drawn with seed 7; at least 95 in 100 must die"
-    assert lines[-1 - alive] == f"planted 20, killed {20 - alive}"
+    assert lines[0] == f"{count} mutants, random, drawn with seed 7; at least {least} must die"
+    assert lines[-1 - alive] == f"planted {count}, killed {count - alive}"
     assert all(line.startswith(f"survived  {READING}:") for line in lines[len(lines) - alive :])
     assert lines[1 : 1 + alive] == lines[len(lines) - alive :]  # also as they come
-    assert len(lines) == 1 + 20 + 1 + alive
+    assert len(lines) == 1 + count + 1 + alive
 
 
 @pytest.mark.parametrize("end", ["survived", "killed import", "error"])

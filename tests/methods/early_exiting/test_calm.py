@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from fractions import Fraction
 from itertools import pairwise
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from defaults import defaults_of
 from layer_tokens import layer_tokens
 
 from reference_impls.core.sampling import Sampler
@@ -251,6 +253,9 @@ def test_every_threshold_has_its_losses() -> None:
         calibrate([0.9, 0.7], [[0.0]], delta=0.2, epsilon=0.05)
     with pytest.raises(ValueError, match="thresholds must descend"):
         calibrate([0.9, math.nan], [[0.0], [0.0]], delta=0.2, epsilon=0.05)
+    for delta, epsilon in [(0.0, 0.05), (1.0, 0.05), (-0.5, 0.05), (0.2, 0.0), (0.2, 1.0), (0.2, -0.5)]:
+        with pytest.raises(ValueError, match="delta and epsilon must lie between 0 and 1"):
+            calibrate([0.9], [[0.0]], delta=delta, epsilon=epsilon)
 
 
 def test_textual_loss_by_hand() -> None:
@@ -325,3 +330,10 @@ def test_a_broken_classifier_does_not_pass_for_an_unsure_one() -> None:
     options: dict[str, Any] = {"exits": (1, 2), "measure": "classifier", "classifier": classifier}
     with pytest.raises(ValueError, match="check the classifier's weights"):
         generate(target, [0], 3, sampler=Sampler(0), **options)
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert defaults_of(importlib.import_module("reference_impls.early_exiting.calm")) == {
+        "generate.threshold": 0.9,
+        "generate.measure": "softmax",
+    }

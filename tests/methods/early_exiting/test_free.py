@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from defaults import defaults_of
 from layer_tokens import layer_tokens
 
 from accelgen.training.recipes.free import loss as adapters_loss
@@ -375,3 +377,12 @@ def test_an_estimator_learns_nothing_from_a_broken_model() -> None:
     assert not estimator.confidences
     with pytest.raises(ValueError, match="a confidence is not a number from 0 to 1"):
         estimator.learn([0.5, math.nan], [True, False])
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert defaults_of(importlib.import_module("reference_impls.early_exiting.free")) == {
+        "generate.threshold": 0.9,
+        "loss.weight": 0.5,
+        "ThresholdEstimator.zeta": 0.4,
+        "ThresholdEstimator.trust": 1.0,
+    }

@@ -1,10 +1,12 @@
 """LayerSkip: the two halves share one cache, and the training recipe skips and weighs layers as it should."""
 
+import importlib
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
+from defaults import defaults_of
 from layer_tokens import layer_tokens
 
 from reference_impls.core.sampling import Sampler
@@ -138,3 +140,12 @@ def test_loss_skips_layers_for_each_sample_alone():
     assert len({round(value, 5) for value in found}) > 2, "all samples of a batch skipped the same layers"
     spread = abs(possible[0] - possible[1]) / 2 / math.sqrt(240)
     assert sum(found) / 60 == pytest.approx((1 - share) * possible[0] + share * possible[1], abs=4 * spread)
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert defaults_of(importlib.import_module("reference_impls.early_exiting.layerskip")) == {
+        "generate.gamma": 4,
+        "loss.dropout": 0.1,
+        "loss.every": 8,
+        "loss.scale": 0.5,
+    }

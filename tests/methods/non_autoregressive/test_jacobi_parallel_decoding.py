@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from defaults import defaults_of
 
 from accelgen.measuring.counterexamples import jacobi_by_index
 from reference_impls.baselines.autoregressive import generate as autoregressive
@@ -226,3 +228,12 @@ def test_logits_that_are_no_numbers_behind_the_final_tokens_are_told() -> None:
     target.project = broken  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="the target's logits for an open token are not finite"):
         generate(target, PROMPT, 8, sampler=Sampler(0), algorithm="jacobi")
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert defaults_of(importlib.import_module("reference_impls.non_autoregressive.jacobi_parallel_decoding")) == {
+        "generate.algorithm": "gs-jacobi",
+        "generate.block": 16,
+        "generate.stretch": 64,
+        "generate.pad": 0,
+    }

@@ -1,5 +1,6 @@
 """Mask-Predict against the same algorithm in plain Python, and its loss against the formula written out."""
 
+import importlib
 import math
 from fractions import Fraction
 from itertools import pairwise
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from defaults import defaults_of
 from torch import Tensor, nn
 
 from reference_impls.core.seq2seq import Memory
@@ -298,3 +300,12 @@ def test_certainties_of_a_narrow_model_are_computed_wide() -> None:
     logits = model.logits(model.fill(canvas, memory)).double()
     logits[..., [model.pad, model.mask_id]] = float("-inf")
     assert torch.allclose(certainty.double(), logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0], atol=1e-6)
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert defaults_of(importlib.import_module("reference_impls.non_autoregressive.mask_predict")) == {
+        "generate.iterations": 10,
+        "generate.candidates": 3,
+        "generate.length_weight": 0.0,
+        "loss.smoothing": 0.1,
+    }

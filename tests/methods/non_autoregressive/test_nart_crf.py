@@ -1,11 +1,13 @@
 """NART-DCRF against the enumeration of every sentence, and its loss against the formula written out."""
 
+import importlib
 import math
 from itertools import pairwise, product
 from typing import Any
 
 import pytest
 import torch
+from defaults import defaults_of
 from torch import Tensor, nn
 
 from reference_impls.core.layers import Shape
@@ -391,3 +393,17 @@ def test_what_is_left_out_is_the_papers_setting() -> None:
 def test_bad_input_gets_one_clear_sentence(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         generate(**{"model": model_of(), "source": [5, 3], **options})
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert defaults_of(importlib.import_module("reference_impls.non_autoregressive.nart_crf")) == {
+        "generate.beam": 64,
+        "generate.bias": 0,
+        "generate.candidates": 1,
+        "StructuredModel.rank": 32,
+        "StructuredModel.dynamic": True,
+        "Transitions.dynamic": True,
+        "loss.beam": 64,
+        "loss.weight": 0.5,
+        "loss.smoothing": 0.1,
+    }

@@ -1,5 +1,6 @@
 """NAT with fertilities against the same algorithm in plain steps, its losses, and REINFORCE by enumeration."""
 
+import importlib
 import itertools
 import math
 from collections import defaultdict
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from defaults import defaults_of
 from torch import Tensor, nn
 
 from accelgen.measuring.counterexamples import reinforce
@@ -463,3 +465,12 @@ def test_a_fertility_that_is_forbidden_is_not_broken() -> None:
 def test_bad_input_gets_one_clear_sentence(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         generate(**{"model": model_of(0), "source": [5, 3], **options})
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert defaults_of(importlib.import_module("reference_impls.non_autoregressive.nat_fertility")) == {
+        "generate.decoding": "argmax",
+        "generate.samples": 10,
+        "FertilityModel.most": 9,
+        "fine_tuning_loss.weight": 0.25,
+    }

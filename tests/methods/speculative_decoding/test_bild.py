@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from defaults import defaults_of
 from torch import Tensor, nn
 
 from accelgen.measuring.counterexamples import bild_law
@@ -267,3 +269,11 @@ def test_a_broken_drafter_is_named() -> None:
     own = {"drafter": Fixed([math.nan, 0.0]), "gamma": 2}
     with pytest.raises(ValueError, match="the drafter's logits are not finite"):
         generate(Fixed([1.0, 0.0]), [0], 3, sampler=Sampler(), **own)  # type: ignore[arg-type]
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert defaults_of(importlib.import_module("reference_impls.speculative_decoding.bild")) == {
+        "generate.fallback": 0.6,
+        "generate.rollback": 5.0,
+        "generate.gamma": 10,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -9,6 +10,7 @@ from math import prod
 
 import pytest
 import torch
+from defaults import defaults_of
 from torch import Tensor
 
 from accelgen.measuring.counterexamples import block_by_products
@@ -253,3 +255,9 @@ def test_the_published_rule_misses_the_law() -> None:
     law = block_by_products(P, Q)
     assert sum(law.values()) == pytest.approx(1)
     assert abs(law[0,] - float(P[0])) == pytest.approx(0.26, abs=0.005)
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert defaults_of(importlib.import_module("reference_impls.speculative_decoding.block_verification")) == {
+        "generate.gamma": 4
+    }

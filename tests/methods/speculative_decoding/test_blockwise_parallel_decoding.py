@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
+from defaults import defaults_of
 
 from reference_impls.core.sampling import Sampler
 from reference_impls.speculative_decoding.blockwise_parallel_decoding import BlockHeads, count_kept, generate, loss
@@ -112,3 +114,11 @@ def test_broken_heads_are_named_when_they_guess() -> None:
 def test_a_block_of_one_is_no_block() -> None:
     with pytest.raises(ValueError, match="k >= 2"):
         BlockHeads(language_model().shape, k=1)
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert defaults_of(importlib.import_module("reference_impls.speculative_decoding.blockwise_parallel_decoding")) == {
+        "generate.top": 1,
+        "generate.minimum": 1,
+        "BlockHeads.k": 4,
+    }

@@ -1,10 +1,12 @@
 """CS Drafting: the laws that the cascade hands up are the ones drawn from, with and without lenience."""
 
+import importlib
 from collections import Counter, defaultdict
 from itertools import pairwise
 
 import pytest
 import torch
+from defaults import defaults_of
 
 from reference_impls.baselines.autoregressive import generate as decode
 from reference_impls.core.generation import Generation
@@ -304,3 +306,9 @@ def test_a_cascade_of_max_gram_alone_saves_passes_where_the_text_repeats():
     assert result.tokens == text[40:]
     assert result.passes <= 5
     assert result.draft_passes == 0
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert defaults_of(
+        importlib.import_module("reference_impls.speculative_decoding.cascade_speculative_drafting")
+    ) == {"generate.lenience": 1.0, "Cascade.passes": 0}

@@ -1,8 +1,11 @@
 """EAGLE: pairs of token and feature, a tree drawn without replacement, a drafter that forgets its own features."""
 
+import importlib
+
 import pytest
 import torch
 import torch.nn.functional as F
+from defaults import defaults_of
 from torch import nn
 
 from accelgen.measuring.counterexamples import cold_path_warm_leaf
@@ -276,3 +279,37 @@ def test_choices_that_are_no_tree_are_one_sentence(models, choices):
     target, drafter = models
     with pytest.raises(ValueError, match="choices"):
         generate(target, PROMPT, 3, drafter=drafter, sampler=Sampler(0), choices=choices)
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert defaults_of(importlib.import_module("reference_impls.speculative_decoding.eagle")) == {
+        "generate.choices": (
+            (0,),
+            (1,),
+            (2,),
+            (3,),
+            (0, 0),
+            (0, 1),
+            (0, 2),
+            (1, 0),
+            (1, 1),
+            (2, 0),
+            (2, 1),
+            (3, 0),
+            (0, 0, 0),
+            (0, 0, 1),
+            (0, 0, 2),
+            (0, 1, 0),
+            (0, 1, 1),
+            (0, 2, 0),
+            (0, 2, 1),
+            (1, 0, 0),
+            (0, 0, 0, 0),
+            (0, 0, 0, 1),
+            (0, 0, 0, 2),
+            (0, 0, 0, 0, 0),
+            (0, 0, 0, 0, 1),
+        ),
+        "loss.noise": 0.1,
+        "loss.weight": 0.1,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from itertools import combinations
 from math import prod
@@ -9,6 +10,7 @@ from math import prod
 import pytest
 import torch
 import torch.nn.functional as F
+from defaults import defaults_of
 
 from accelgen.measuring.counterexamples import draw_per_path
 from reference_impls.baselines.autoregressive import generate as autoregressive
@@ -363,3 +365,15 @@ def test_every_step_has_lists_of_its_own() -> None:
     before = steps[2].parents[:]
     steps[1].parents.append(99)
     assert steps[2].parents == before
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert defaults_of(importlib.import_module("reference_impls.speculative_decoding.medusa")) == {
+        "generate.acceptance": "exact",
+        "generate.epsilon": 0.09,
+        "generate.delta": 0.3,
+        "MedusaHeads.k": 5,
+        "loss.distil": False,
+        "loss.base": 0.8,
+        "rank_accuracy.ranks": 10,
+    }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
 from dataclasses import replace
 from itertools import accumulate, takewhile
 
 import pytest
 import torch
+from defaults import defaults_of
 from torch import Tensor
 
 from accelgen.training.corpora import Corpus
@@ -227,3 +229,11 @@ def test_the_recipe_stores_training_files_as_they_are() -> None:
     assert RECIPE.measure(shelf, RECIPE.settings, part.module)["held_out"]["nodes_16"]["kept_per_step"] > 0
     few = RECIPE.train(shelf, replace(RECIPE.settings, tokens=30)).module
     assert few.tokens.tolist() == stored.tolist()[:30]
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert defaults_of(importlib.import_module("reference_impls.speculative_decoding.rest")) == {
+        "generate.longest": 16,
+        "generate.gamma": 10,
+        "generate.nodes": 64,
+    }

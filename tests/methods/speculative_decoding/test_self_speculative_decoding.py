@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 import shutil
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from defaults import defaults_of
 from layer_tokens import layer_tokens
 
 from accelgen.measuring.counterexamples import P, drafted_pair, pairs
@@ -271,3 +273,16 @@ def test_speed_counts_what_is_run() -> None:
 def test_an_empty_prompt_is_one_sentence():
     with pytest.raises(ValueError, match="the prompt or source is empty"):
         generate(language_model(), [], 3, sampler=Sampler(0), **NOTHING)
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert defaults_of(importlib.import_module("reference_impls.speculative_decoding.self_speculative_decoding")) == {
+        "generate.gamma": 8,
+        "generate.threshold": 0.6,
+        "generate.goal": 0.9,
+        "generate.epsilon": 0.01,
+        "adapted.goal": 0.9,
+        "adapted.epsilon": 0.01,
+        "adapted.betas": (0.5, 0.9),
+        "search.seed": 0,
+    }

@@ -1,10 +1,12 @@
 """SpecInfer: trees of one and of several drafters, the law of whole steps, and the biases of simpler verification."""
 
+import importlib
 from itertools import pairwise
 
 import pytest
 import torch
 import torch.nn.functional as F
+from defaults import defaults_of
 
 from reference_impls import zoo
 from reference_impls.core.generation import Generation
@@ -337,3 +339,10 @@ def test_a_broken_drafter_is_named():
         drafter.embedding.fill_(torch.nan)
     with pytest.raises(ValueError, match="the drafter's logits are not finite"):
         generate(target, PROMPT, 3, drafters=[drafter], sampler=Sampler(0))
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert defaults_of(importlib.import_module("reference_impls.speculative_decoding.specinfer")) == {
+        "generate.expansion": (1, 1, 3, 1, 1, 1, 1, 1),
+        "loss.rest": 0.1,
+    }

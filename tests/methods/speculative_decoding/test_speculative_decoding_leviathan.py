@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from itertools import product
 
 import pytest
 import torch
+from defaults import defaults_of
 
 from reference_impls.baselines.autoregressive import generate as decode
 from reference_impls.core.sampling import Sampler
@@ -104,3 +106,9 @@ def test_a_lenience_out_of_range_is_one_sentence(lenience: float) -> None:
     target = language_model()
     with pytest.raises(ValueError, match="it must lie in"):
         generate(target, [0], 3, drafter=target, sampler=Sampler(0), lenience=lenience)
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert defaults_of(
+        importlib.import_module("reference_impls.speculative_decoding.speculative_decoding_leviathan")
+    ) == {"generate.gamma": 4, "generate.lenience": 1.0, "best_gamma.largest": 64}

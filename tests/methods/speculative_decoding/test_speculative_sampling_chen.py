@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import pytest
 import torch
+from defaults import defaults_of
 
 from reference_impls.core.generation import Generation
 from reference_impls.core.sampling import Sampler
@@ -73,3 +75,9 @@ def test_every_pass_of_the_target_reads_what_is_new_and_the_draft() -> None:
     result = generate(target, prompt, 12, drafter=language_model(11, layers=1), sampler=Sampler(1.0), gamma=gamma)
     del target.embed
     assert read == [len(prompt) + gamma] + [1 + gamma] * (len(result.steps) - 1)
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert defaults_of(importlib.import_module("reference_impls.speculative_decoding.speculative_sampling_chen")) == {
+        "generate.gamma": 4
+    }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from defaults import defaults_of
 from torch import Tensor
 
 from accelgen.measuring.counterexamples import refill_from_target, two_levels
@@ -349,3 +351,17 @@ def test_a_middle_level_that_is_not_finite_is_the_targets() -> None:
     whole = language_model(11)
     with pytest.raises(ValueError, match="the target's logits are not finite"):
         generate(Broken(whole.shape).double(), PROMPT, 5, drafter=whole, sampler=Sampler(0), **SMALL)
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert defaults_of(importlib.import_module("reference_impls.speculative_decoding.triforce")) == {
+        "generate.gamma": 2,
+        "generate.gamma_2": 6,
+        "generate.budget": 4096,
+        "generate.chunk": 8,
+        "generate.sinks": 16,
+        "generate.recent": 496,
+        "generate.stride": 128,
+        "generate.threshold": 0.5,
+        "ShortCache.dropped": 0,
+    }
