@@ -101,3 +101,13 @@ def test_the_length_is_that_of_the_layer_that_lags_most():
     extend(cache, 1, [4])
     assert [cache.length(layer) for layer in range(3)] == [6, 5, 4]
     assert len(cache) == 4
+
+
+def test_room_is_doubled_so_that_appending_one_by_one_moves_little():
+    cache, moves = made(layers=1, tokens=64), 0
+    for length in range(64, 300):
+        before = cache._store.shape[3]
+        extend(cache, 0, [length])
+        moves += cache._store.shape[3] != before
+        assert cache._store.shape[3] >= length + 1
+    assert moves == 3  # to 128, 256 and 512

@@ -1,5 +1,7 @@
 """Hugging Face models in this project's decoder: the same logits, and a sentence where that cannot be."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -162,3 +164,11 @@ def test_the_copy_has_the_dtype_of_the_original(dtype):
 def test_what_the_decoder_does_not_have_is_refused(family, more, words):
     with pytest.raises(ValueError, match=words):
         from_transformers(made(family, **more))
+
+
+def test_a_head_of_its_own_is_used_although_the_configuration_calls_it_the_embedding():
+    theirs = in_double(made("Llama", tie_word_embeddings=False))
+    shape = dataclasses.replace(shape_of(theirs), tied=True)
+    ours = from_weights(shape, theirs.state_dict(), torch.float64, torch.device("cpu"))
+    assert not ours.shape.tied
+    torch.testing.assert_close(ours(TOKENS[:3]), from_transformers(theirs)(TOKENS[:3]))

@@ -86,3 +86,12 @@ def test_a_teacher_that_cannot_read_the_model_is_one_sentence(
     with pytest.raises(ValueError, match=sentence):
         check_teacher(teacher, model)
     check_teacher(teacher_of(longest=12), teacher_of(longest=2))
+
+
+def test_a_single_text_whose_probability_is_no_number_is_told(monkeypatch):
+    teacher, (texts, real) = teacher_of(), batch(0)
+    decode = teacher.decode
+    one = torch.tensor([0.0, math.nan, 0.0])[:, None, None]  # added to the states of three texts
+    monkeypatch.setattr(teacher, "decode", lambda *given: decode(*given) + one)
+    with pytest.raises(ValueError, match="the teacher's logits are not finite"):
+        text_log_p(teacher, teacher.encode(SOURCE), texts, real, end=END)
