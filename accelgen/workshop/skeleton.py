@@ -10,11 +10,17 @@ import ast
 import textwrap
 from pathlib import Path
 
-from accelgen.project.places import REFERENCE, ROOT
+from accelgen.project.places import REFERENCE, ROOT, TOOL
 from accelgen.taxonomy.schema import Call, Method
 from accelgen.workshop.status import UNWRITTEN, test_file
 
-_SHAPES = {Call.CONTINUE: "baselines/autoregressive.py", Call.TRANSLATE: "baselines/translation.py"}
+_SHAPES = {
+    Call.CONTINUE: REFERENCE / "baselines" / "autoregressive.py",
+    Call.TRANSLATE: REFERENCE / "baselines" / "translation.py",
+    Call.CANVAS: TOOL / "workshop" / "shapes" / "filling.py",
+    Call.BATCH: TOOL / "workshop" / "shapes" / "together.py",
+    Call.CLASSIFY: TOOL / "workshop" / "shapes" / "answering.py",
+}
 _DOCSTRING = '''\
 r"""{name}: {unwritten}
 
@@ -108,13 +114,7 @@ def _paper(method: Method) -> str:
 
 def _code(method: Method) -> str:
     """Everything below the docstring: plain decoding in the shape of the method's call."""
-    shape = _SHAPES.get(method.call)
-    if shape is None:
-        return _FIRST[method.call]
-    text = (REFERENCE / shape).read_text(encoding="utf-8")
+    text = _SHAPES[method.call].read_text(encoding="utf-8")
     docstring = ast.parse(text).body[0]
     assert docstring.end_lineno is not None
     return "".join(text.splitlines(keepends=True)[docstring.end_lineno :]).lstrip("\n")
-
-
-_FIRST: dict[Call, str] = {}

@@ -1,5 +1,6 @@
 """The five steps of CONTRIBUTING.md, taken literally with a trial method in a copy of the project."""
 
+import importlib
 import json
 import os
 import re
@@ -11,6 +12,13 @@ from pathlib import Path
 import pytest
 
 from accelgen.project.places import REFERENCE, ROOT, TOOL
+from accelgen.taxonomy.loading import load_taxonomy
+from accelgen.taxonomy.schema import Call
+from accelgen.workshop.manners import of_a_method
+from accelgen.workshop.skeleton import skeletons
+from accelgen.workshop.status import UNWRITTEN
+from reference_impls.testing import named_suites, prove
+from reference_impls.testing.case import Case
 
 ID, FAMILY, NAME = "trial-copying", "speculative_decoding", "trial_copying"
 ENTRY = f"""
@@ -149,7 +157,33 @@ def test_a_method_is_listed_before_it_is_begun(project: Path) -> None:
 
 
 def test_only_a_skeleton_is_unwritten() -> None:
-    from accelgen.workshop.status import UNWRITTEN
-
     files = [path for path in REFERENCE.rglob("*.py") if UNWRITTEN in path.read_text(encoding="utf-8")]
     assert files == []
+
+
+@pytest.mark.parametrize("call", Call)
+def test_the_beginning_of_every_call_is_in_order_and_has_its_shape(call: Call) -> None:
+    planned = next(method for method in load_taxonomy().methods if method.call is call and not method.is_implemented)
+    files = skeletons(planned)
+    method, case, test = files.values()
+    written = method.replace(UNWRITTEN, "It is written.")
+    assert list(of_a_method(written)) == []
+    for text in (method, case, test):
+        compile(text, planned.id, "exec")
+    function = "predict" if call is Call.CLASSIFY else "generate"
+    assert f"\ndef {function}(" in method
+    assert f"import {function}\n" in test
+
+
+@pytest.mark.parametrize(
+    ("shape", "suite", "right"),
+    [("filling", "canvas", "passes"), ("together", "batch", "passes"), ("answering", "classify", "leaves-early")],
+)
+def test_a_beginning_runs_and_fails_where_the_method_is_still_missing(shape: str, suite: str, right: str) -> None:
+    module = importlib.import_module(f"accelgen.workshop.shapes.{shape}")
+    function = getattr(module, "generate", None) or module.predict
+    results = list(prove(function, named_suites([suite]), Case(), {}))
+    failed = {result.check for result in results if result.outcome == "failed"}
+    assert right in failed
+    assert not failed & {"untouched", "seeds", "trace", "options", "prompts", "logits"}
+    assert len(failed) <= len(results) / 3
