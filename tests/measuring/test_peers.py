@@ -424,7 +424,7 @@ def test_the_command_writes_what_it_prints(tmp_path):
     assert len(report["rows"]) == 14
     shown = accelgen().stdout
     assert "3 guesses" in shown
-    assert "Equal texts" in shown
+    assert {"Equal", "texts"} <= set(shown.split())  # a head may take two lines
     assert "Their time / ours" in shown
 
 

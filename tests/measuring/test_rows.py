@@ -118,13 +118,12 @@ def test_terminal_and_page_write_the_same(capsys: pytest.CaptureFixture[str]) ->
     head = {"machine": {"processor": "P", "threads": 1}, "versions": {"torch": "2"}}
     commands._print(commands.Figures(head, rows, BENCH, ["words"]))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split("  ")[0] == "Method"
+    place = lines.index(ROW.id)  # the method stands above its rows, the heads of the columns above that
     page = figures_table(rows).replace('<span class="nowrap">', "").replace("</span>", "")
     titles = [cell.strip() for cell in page.splitlines()[0].strip("|").split("|")]
     assert titles == ["Setting", "Tokens per pass", "Guesses kept", "Speedup"], "columns without a value are left out"
-    for title in titles:
-        assert title in lines[0]
-    for line, shown in zip(page.splitlines()[2:], lines[1:3], strict=True):
+    assert set(" ".join(titles).split()) == set(" ".join(lines[:place]).split())
+    for line, shown in zip(page.splitlines()[2:], lines[place + 1 : place + 3], strict=True):
         assert all(cell.strip() in shown for cell in line.strip("|").split("|"))
     assert lines[-1] == "words"
 
