@@ -95,6 +95,15 @@ def test_last_reads_out_the_last_tokens_alone(model, last):
     agree(batch, alone, [[1, 2, 3], [], [4], [5, 6]], last=last)
 
 
+def test_a_batch_grows_only_where_it_has_to(model):
+    batch = Batch(model, 2)
+    capacity = batch._store.shape[-2]
+    batch([[1, 2], [3]])
+    assert batch._store.shape[-2] == capacity
+    batch([[1] * capacity, [2]])
+    assert batch._store.shape[-2] == 2 * capacity
+
+
 def test_growth_keeps_what_was_there(model):
     batch, alone = Batch(model, 2), Alone(model, 2)
     long = [i % 11 for i in range(200)]

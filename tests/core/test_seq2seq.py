@@ -57,6 +57,11 @@ def test_every_source_token_sees_later_ones_and_reaches_the_decoder(model: Encod
     assert not close(model.decode(CANVAS, model.encode(SOURCE)), model.decode(CANVAS, model.encode(changed)))
 
 
+def test_a_token_enters_as_its_vector_and_that_of_its_place(model: EncoderDecoder) -> None:
+    wanted = torch.stack([model.embedding[token] + model.positions[2 + i] for i, token in enumerate(SOURCE)])
+    assert close(model.embed(SOURCE, start=2), wanted)
+
+
 def test_equal_tokens_at_different_places_differ(model: EncoderDecoder) -> None:
     hidden = model.decode([2, 2, 2, 2, 2], model.encode(SOURCE), visible=PARALLEL)
     assert not close(hidden[0], hidden[1])
