@@ -238,6 +238,21 @@ class AcceptanceFigures(Row):
     first_rounds: list[list[bool]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class CopyingRow(Row):
+    """What copying from references gives on texts of one workload, at one match length and one copy length."""
+
+    workload: str
+    shortest: int
+    gamma: int
+    texts: int
+    tokens: int
+    match_rate: float  # passes that found something to copy / passes after the first, which has nothing to look up
+    copied: float  # tokens a copy
+    kept: float  # kept tokens / copied tokens
+    tokens_per_pass: float
+
+
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     if kind not in ADAPTERS:  # making one takes longer than reading a row
         ADAPTERS[kind] = TypeAdapter(kind)

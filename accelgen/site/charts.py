@@ -25,6 +25,7 @@ from accelgen.measuring.rows import (
     AcceptanceFigures,
     BenchRow,
     Column,
+    CopyingRow,
     Verdict,
 )
 
@@ -197,6 +198,20 @@ def places(found: AcceptanceFigures) -> str:
     ]
     about = "How often the target keeps each guess of a draft; the table below has the same figures."
     return figure([bars("chart-places", "Guesses kept, by place in the draft", about, groups, style=".0%")])
+
+
+def copies(rows: Sequence[CopyingRow]) -> str:
+    """Tokens per pass by workload and match length, at the longest copies that were measured."""
+    longest = max(row.gamma for row in rows)
+    bars_of: dict[str, list[Bar]] = {}
+    for row in (row for row in rows if row.gamma == longest):
+        kind, value = f"match of at least {row.shortest}", f"{row.tokens_per_pass:.2f}"
+        bar = Bar(row.tokens_per_pass, value, kind, f"{row.workload}, {kind}: {value} tokens per pass")
+        bars_of.setdefault(row.workload, []).append(bar)
+    groups = [Group(workload, found) for workload, found in bars_of.items()]
+    about = f"Copies of up to {longest} tokens after a match of so many; the table below has all figures."
+    title = "Tokens per pass, by workload and match length"
+    return figure([bars("chart-copies", title, about, groups, line=PLAIN)])
 
 
 def exits(trace: Mapping[str, Any]) -> str:

@@ -125,7 +125,7 @@ class Index:
 
     def copy(self, written: Sequence[int], gamma: int) -> list[int]:
         """The `gamma` tokens, or fewer, behind the longest suffix of `written` that is known; none if none is."""
-        suffixes = (tuple(written[-n:]) for n in self.sizes if n <= len(written))
+        suffixes = (tuple(written[-n:]) for n in self.sizes)
         number, place = next((self.behind[suffix] for suffix in suffixes if suffix in self.behind), (0, None))
         return [] if place is None else list(self.references[number][place : place + gamma])
 
@@ -136,7 +136,7 @@ def check_options(
     """One clear sentence for options that cannot work."""
     check_draft(gamma, target)
     if not 1 <= shortest <= longest:
-        raise ValueError(f"a match has from {shortest} to {longest} tokens; it needs at least 1, and longest >= shortest")
+        raise ValueError(f"a match has from {shortest} to {longest} tokens; let it have 1 or more, longest no fewer")
     vocab = target.shape.vocab
     if any(not 0 <= token < vocab for text in references for token in text):
         raise ValueError(f"the references hold tokens that a vocabulary of {vocab} lacks: use the target's tokenizer")

@@ -8,6 +8,6 @@
 
 from reference_impls.zoo.errors import ZooError
 from reference_impls.zoo.storage import load, manifest
-from reference_impls.zoo.texts import decode, encode, pieces, prompts, tokenizer
+from reference_impls.zoo.texts import decode, encode, pieces, prompts, quotations, tokenizer
 
-__all__ = ["ZooError", "decode", "encode", "load", "manifest", "pieces", "prompts", "tokenizer"]
+__all__ = ["ZooError", "decode", "encode", "load", "manifest", "pieces", "prompts", "quotations", "tokenizer"]

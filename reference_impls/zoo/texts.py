@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -88,3 +90,22 @@ def prompts(side: str = "test") -> list[str]:
     if side not in sides:
         raise ValueError(f"the prompts have no side {side!r}; they have {' and '.join(sides)}")
     return sides[side]
+
+
+@dataclass(frozen=True)
+class Quotation:
+    """A question, the texts at hand, and an answer that repeats parts of them."""
+
+    prompt: str
+    references: list[str]
+    answer: str
+
+
+def quotations() -> dict[str, list[Quotation]]:
+    """Answers that repeat a text at hand, by workload; written for this project, like the prompts.
+
+    The texts at hand are documents that a search found, a stored answer that is to be edited, or the turns before.
+    """
+    path = Path(__file__).with_name("quotations.json")
+    found: dict[str, list[dict[str, Any]]] = json.loads(path.read_text(encoding="utf-8"))
+    return {workload: [Quotation(**one) for one in answers] for workload, answers in found.items()}

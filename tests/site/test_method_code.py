@@ -48,7 +48,7 @@ def parent_source(id: str) -> str:
         ("eagle", "medusa"),  # the first of two
         ("layerskip", "self-speculative-decoding"),
         ("mask-predict", "nat-fertility"),  # what it builds on itself has no code
-        ("rest", None),
+        ("rest", "llma"),
         ("calm", None),
     ],
 )
@@ -103,7 +103,8 @@ def test_what_the_lineage_says_is_the_reason_for_the_parent() -> None:
     assert reason("mask-predict").endswith(
         "; the nearest ancestor with code here is [NAT with fertilities](nat-fertility.md)."
     )
-    assert reason("rest").endswith("because [LLMA](llma.md), which it builds on, has no code here.")
+    without = method_code.why(TAXONOMY.method("rest"), None, TAXONOMY)
+    assert without.endswith("because [LLMA](llma.md), which it builds on, has no code here.")
     assert reason("calm").endswith("because CALM builds on no method here.")
 
 

@@ -18,7 +18,11 @@ from reference_impls.testing.tiny import Foresight, flat_model, table_model, var
 MUTANTS = [
     ("shortest-match-first", "range(longest, shortest - 1, -1)", "range(shortest, longest + 1)"),
     ("shortest-is-never-tried", "range(longest, shortest - 1, -1)", "range(longest, shortest, -1)"),
-    ("copy-begins-with-the-match", "list(self.references[number][place : ", "list(self.references[number][place - 1 : "),
+    (
+        "copy-begins-with-the-match",
+        "list(self.references[number][place : ",
+        "list(self.references[number][place - 1 : ",
+    ),
     (
         "last-occurrence",
         "self.behind.setdefault(tuple(text[place - n : place]), (number, place))",
@@ -28,7 +32,6 @@ MUTANTS = [
     ("end-of-a-reference-indexed", "range(n, len(text))", "range(n, len(text) + 1)"),
     ("prompt-is-a-key", "index.copy(result.tokens,", "index.copy(tokens,"),
     ("prompt-is-always-the-reference", "[prompt] if references is None else references", "[prompt]"),
-    ("half-a-suffix", "if n <= len(written))", ")"),
     ("cache-keeps-the-copy", "cache.crop(len(tokens) - 1)", "cache.crop(len(tokens) - 1 + len(draft) - kept)"),
     ("soft-law-of-a-copy", "one_hot(copied, p.shape[-1], p.dtype)", "p[:-1]"),
     ("kept-is-the-copy", "Step(emitted, draft, kept=kept)", "Step(emitted, draft, kept=len(draft))"),
@@ -139,8 +142,7 @@ def test_sampling_keeps_the_law_whatever_is_copied(references: list[list[int]], 
 
     law = exact_law(run)
     assert drafted > 0
-    bound = 1e-12 if dtype == torch.float64 else 0.05  # its logits after one pass of two tokens and after two differ
-    assert total_variation(law, autoregressive_law(target, [0, 1], 3)) < bound
+    assert total_variation(law, autoregressive_law(target, [0, 1], 3)) < 1e-6
 
 
 def test_references_are_neither_changed_nor_kept() -> None:
@@ -153,7 +155,7 @@ def test_references_are_neither_changed_nor_kept() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"shortest": 0}, "a match has from 0 to 5 tokens; it needs at least 1"),
+        ({"shortest": 0}, "a match has from 0 to 5 tokens; let it have 1 or more"),
         ({"shortest": 3, "longest": 2}, "a match has from 3 to 2 tokens"),
         ({"references": [[5], [11]]}, "the references hold tokens that a vocabulary of 11 lacks"),
         ({"references": [[-1]]}, "the references hold tokens"),
