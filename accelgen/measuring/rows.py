@@ -253,6 +253,19 @@ class CopyingRow(Row):
     tokens_per_pass: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class WarmthRow(Row):
+    """What drafts gain that come from a trie which has learned from other texts before, or from none."""
+
+    setting: str
+    trie: str  # what it had learned before these texts
+    texts: int
+    tokens: int
+    learned: int  # nodes of the trie at the beginning
+    drafted_per_pass: float
+    tokens_per_pass: float
+
+
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     if kind not in ADAPTERS:  # making one takes longer than reading a row
         ADAPTERS[kind] = TypeAdapter(kind)

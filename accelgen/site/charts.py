@@ -27,6 +27,7 @@ from accelgen.measuring.rows import (
     Column,
     CopyingRow,
     Verdict,
+    WarmthRow,
 )
 
 LOOKS = ("solid", "hollow", "dashed")  # of bars, in the order of their kinds
@@ -212,6 +213,18 @@ def copies(rows: Sequence[CopyingRow]) -> str:
     about = f"Copies of up to {longest} tokens after a match of so many; the table below has all figures."
     title = "Tokens per pass, by workload and match length"
     return figure([bars("chart-copies", title, about, groups, line=PLAIN)])
+
+
+def warmth(rows: Sequence[WarmthRow]) -> str:
+    """Tokens per pass from tries that have learned more and more, by setting."""
+    bars_of: dict[str, list[Bar]] = {}
+    for row in rows:
+        value = f"{row.tokens_per_pass:.2f}"
+        bar = Bar(row.tokens_per_pass, value, row.trie, f"{row.setting}, {row.trie}: {value} tokens per pass")
+        bars_of.setdefault(row.setting, []).append(bar)
+    groups = [Group(setting, found) for setting, found in bars_of.items()]
+    about = "What a trie had learned before the texts that are counted; the table below has all figures."
+    return figure([bars("chart-warmth", "Tokens per pass, from a cold and a warm trie", about, groups, line=PLAIN)])
 
 
 def exits(trace: Mapping[str, Any]) -> str:

@@ -6,9 +6,9 @@ Zhitian Xie, Chen Liang, Chenyi Zhuang, Jinjie Gu. KDD 2024. https://arxiv.org/a
 Idea
 ----
 A service answers much alike hour after hour, and an answer repeats its prompt. So keep a *trie* of short branches of
-both and let it draft: what followed the newest tokens before, in all its variants, becomes a tree, and the target checks
-it in one pass. The trie grows while it decodes. What the present prompt says weighs far more than what other answers
-said, and what nobody repeats is forgotten.
+both and let it draft: what followed the newest tokens before, in all its variants, becomes a tree that the target reads
+in one pass. The trie grows while it decodes. What the present prompt says weighs far more than what other answers said,
+and what nobody repeats is forgotten.
 
 Algorithm
 ---------
@@ -183,7 +183,7 @@ class Trie:
         for start in range(self.learned, end):
             for node in self.path(written[start : start + self.gamma + 1]):
                 node.output += 1
-        self.learned = max(self.learned, end)
+            self.learned = start + 1
 
     def end(self, written: Sequence[int]) -> None:
         """Insert the rest of the output, forget the prompt, and prune if it is time."""
@@ -243,7 +243,7 @@ class Trie:
 
 
 def chosen(found: Sequence[Node], nodes: int, weight: float) -> list[int]:
-    """The numbers of up to `nodes` nodes: half of them the commonest of the outputs, then the weightiest by both counts.
+    """The numbers of up to `nodes` nodes: one half the commonest of the outputs, the rest the weightiest of all.
 
     No node counts more than its parent, which stands before it, so parents are chosen first.
     """

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from accelgen.site.results import Results
 from accelgen.site.views import (
     calculator,
+    cold_and_warm,
     comparison,
     engines,
     five_rates,
@@ -34,6 +35,7 @@ VIEWS: Mapping[str, tuple[str, View]] = {
     "timeline": ("Timeline", timeline.page),
     "acceptance": ("What acceptance means", five_rates.page),
     "copying": ("What copying gains", match_rates.page),
+    "warming": ("Cold and warm", cold_and_warm.page),
     "glossary": ("Glossary", glossary.page),
     "gaps": ("Gap map", gaps.page),
     "errata": ("Errata", mistakes.page),

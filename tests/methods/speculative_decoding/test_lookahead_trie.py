@@ -1,4 +1,4 @@
-"""What is peculiar to the lookahead trie: counts, forgetting, pruning, the budget, and what it learns while decoding."""
+"""What is peculiar to the lookahead trie: counts, forgetting, pruning, the budget, and that learning changes no law."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reference_impls.testing.tiny import flat_model, table_model, varied_model
 MUTANTS = [
     ("prompt-counted-as-output", "node.prompt += 1", "node.output += 1"),
     ("prompt-never-forgotten", "            node.prompt = 0\n", "            pass\n"),
-    ("branches-learned-twice", "self.learned = max(self.learned, end)", "pass"),
+    ("branches-learned-twice", "self.learned = start + 1", "pass"),
     ("branches-learned-before-they-are-complete", "(1 if whole else self.gamma)", "1"),
     ("last-branches-lost", "self.learn(written, whole=True)", "self.learn(written)"),
     ("frequencies-swapped", "-(1 - weight) * found[i].prompt - weight *", "-weight * found[i].prompt - (1 - weight) *"),
@@ -31,8 +31,8 @@ MUTANTS = [
     ("budget-ignored", "*of_both]))[:nodes]", "*of_both]))"),
     (
         "shorter-key-never-tried",
-        "for n in range(min(longest, len(context)), 0, -1):",
-        "for n in [min(longest, len(context))]:",
+        "in range(min(longest, len(context)), 0, -1):",
+        "in [min(longest, len(context))]:",
     ),
     ("shorter-key-always-taken", "if len(tree) >= self.gamma:", "if False:"),
     ("pruning-keeps-single-outputs", "if node.output > 1}", "if node.output > 0}"),
@@ -87,6 +87,7 @@ def test_the_counts_are_those_of_a_recount(seed: int, gamma: int) -> None:
     """Two requests, the second still running: prompts count while they last, outputs stay, in whatever pieces."""
     first, answer, second, growing = (text(10 * seed + i, 20 + i) for i in range(4))
     trie = Trie(gamma)
+    assert (trie.largest, counts(trie)) == (-1, {})
     trie.begin(first)
     trie.end(answer)
     assert counts(trie).keys() == branches(first, gamma).keys() | branches(answer, gamma).keys()
@@ -238,7 +239,7 @@ def test_cold_the_text_itself_is_learned_and_warm_it_is_known() -> None:
     warm = generate(target, [0], 40, sampler=Sampler(0), trie=trie)
     assert cold.tokens == warm.tokens == wanted
     assert [len(step.emitted) for step in cold.steps[:7]] == [1] * 7  # 1, … , 0 and 1, which has been seen before
-    assert cold.steps[6].drafted == [2, 3, 4, 5, 0] or cold.steps[7].drafted
+    assert [step.drafted for step in cold.steps[:8]] == [[]] * 7 + [[2, 3, 4, 5, 0]]
     assert warm.passes == 1 + -(-39 // 6)
     assert warm.passes < cold.passes < 40
     alone = [generate(target, [0], 40, sampler=Sampler(0)).passes for _ in range(2)]
@@ -340,7 +341,8 @@ def test_a_trie_that_cannot_work_is_one_sentence() -> None:
 
 
 def test_defaults_are_the_documented_ones() -> None:
-    assert defaults_of(importlib.import_module("reference_impls.speculative_decoding.lookahead_trie")) == {
+    found = defaults_of(importlib.import_module("reference_impls.speculative_decoding.lookahead_trie"))
+    assert {name: value for name, value in found.items() if name != "Node.children"} == {
         "generate.longest": 2,
         "generate.nodes": 63,
         "Node.prompt": 0,
