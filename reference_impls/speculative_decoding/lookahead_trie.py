@@ -35,8 +35,9 @@ Differences from the paper
 --------------------------
 1. The target's first pass reads the prompt without guesses, because a prompt under a tree's mask would cost a long text
    dearly, and emits a token.
-2. The budget works as it is meant. In the published trie the ranking by both counts has no effect once the tree is too
-   large, so that the prompt's nodes can all be dropped, though they carry the larger weight.
+2. The budget works as it is meant. Later versions of the published trie lose which node a count belongs to, so that the
+   ranking by both counts has no effect once the tree is too large, and the prompt's nodes can all be dropped, though
+   they carry the larger weight.
 3. How large a trie is, is counted when it may be pruned. Published code counts a node as the output's where an output
    made it, so one that a prompt made is never counted.
 4. One request at a time: published code keeps the counts of several prompts apart, for a batch of them.

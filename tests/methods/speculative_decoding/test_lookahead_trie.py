@@ -191,7 +191,7 @@ def fan(prompts: int, outputs: int, often: int = 1) -> Trie:
 
 
 def test_the_budget_goes_half_to_outputs_and_then_to_the_weightier_prompt() -> None:
-    """In the published trie, so filled, not one node of the prompt is left."""
+    """In later versions of the published trie, so filled, not one node of the prompt is left."""
     found = paths(fan(40, 40).draft([0], longest=2, gamma=1, nodes=64))
     assert len(found) == 64
     of_outputs = sum(path[0] <= 40 for path in found)
