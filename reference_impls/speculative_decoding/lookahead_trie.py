@@ -180,8 +180,7 @@ class Trie:
 
     def learn(self, written: Sequence[int], *, whole: bool = False) -> None:
         """Insert the branches of the output that are complete, or all that are left of the `whole` output."""
-        end = len(written) - (1 if whole else self.gamma)
-        for start in range(self.learned, end):
+        for start in range(self.learned, len(written) - (1 if whole else self.gamma)):
             for node in self.path(written[start : start + self.gamma + 1]):
                 node.output += 1
             self.learned = start + 1
@@ -230,16 +229,14 @@ class Trie:
 
     def cut(self, top: Node, gamma: int, nodes: int) -> Tree:
         """The `nodes` weightiest nodes below `top`, at most `gamma` deep, as a tree."""
-        found, level = list[tuple[int, int, Node]](), [(-1, top)]  # token, number of the parent, node; parents first
-        for _ in range(gamma):
-            start = len(found)
-            for parent, node in level:
-                found += [(x, parent, child) for x, child in node.children.items() if child.prompt or child.output]
-            level = [(number, found[number][2]) for number in range(start, len(found))]
-        tree, numbers = Tree(), {-1: -1}
-        for number in chosen([node for _, _, node in found], nodes, self.weight):
-            token, parent, _ = found[number]
-            numbers[number] = tree.add(token, numbers[parent])
+        found = [(-1, -1, 0, top)]  # token, number of the parent, depth, node; parents first; it grows while it is read
+        for number, (_, _, depth, node) in enumerate(found):
+            live = {x: child for x, child in node.children.items() if child.prompt or child.output}
+            found += [(x, number, depth + 1, child) for x, child in live.items() if depth < gamma]
+        tree, numbers = Tree(), {0: -1}
+        for number in chosen([node for *_, node in found[1:]], nodes, self.weight):
+            token, parent, *_ = found[number + 1]
+            numbers[number + 1] = tree.add(token, numbers[parent])
         return tree
 
 
@@ -248,8 +245,7 @@ def chosen(found: Sequence[Node], nodes: int, weight: float) -> list[int]:
 
     No node counts more than its parent, which stands before it, so parents are chosen first.
     """
-    of_outputs = [number for number, node in enumerate(found) if node.output]
-    of_outputs.sort(key=lambda number: -found[number].output)
+    of_outputs = sorted((i for i, node in enumerate(found) if node.output), key=lambda i: -found[i].output)
     of_both = sorted(range(len(found)), key=lambda i: -(1 - weight) * found[i].prompt - weight * found[i].output)
     return sorted(list(dict.fromkeys([*of_outputs[: nodes // 2], *of_both]))[:nodes])
 

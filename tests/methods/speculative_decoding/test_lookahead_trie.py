@@ -27,7 +27,7 @@ MUTANTS = [
     ("frequencies-swapped", "-(1 - weight) * found[i].prompt - weight *", "-weight * found[i].prompt - (1 - weight) *"),
     ("no-half-for-outputs", "of_outputs[: nodes // 2]", "of_outputs[:0]"),
     ("all-for-outputs", "of_outputs[: nodes // 2]", "of_outputs"),
-    ("forgotten-nodes-drafted", "if child.prompt or child.output]", "]"),
+    ("forgotten-nodes-drafted", "if child.prompt or child.output}", "}"),
     ("budget-ignored", "*of_both]))[:nodes]", "*of_both]))"),
     (
         "shorter-key-never-tried",
@@ -211,6 +211,7 @@ def test_the_order_of_weights() -> None:
     assert chosen(nodes, 9, 1e-4) == [0, 1, 2, 3, 4]
     assert chosen(nodes, 1, 0.9) == [0]
     assert chosen([Node(1, 0)] * 3, 2, 0.5) == [0, 1]
+    assert chosen([Node(0, 1), Node(0, 5), Node(3, 0), Node(2, 0)], 2, 1e-4) == [1, 2]  # of outputs the commonest
 
 
 @pytest.mark.parametrize("seed", range(20))
