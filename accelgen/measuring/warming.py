@@ -35,7 +35,7 @@ def stream(
 def measure(
     target: Any, prompts: Sequence[Sequence[int]], others: Sequence[Sequence[int]], limit: int = LIMIT
 ) -> Iterator[WarmthRow]:
-    """The same texts, by the same draws, from tries of three kinds; what a trie learned before has draws of its own."""
+    """Texts with the same seeds from tries of three kinds; what a trie learned before has seeds of its own."""
     for temperature in TEMPERATURES:
         for kind, before in ((COLD, None), (OTHERS, others), (SAME, prompts)):
             trie = None if before is None else Trie()

@@ -15,7 +15,7 @@ LEAD = "A trie that learns while it decodes begins with nothing: what it gains c
 WHY = (
     "The [lookahead trie](../methods/lookahead-trie.md) drafts from prompts and outputs. A *cold* one begins with each"
     " text and knows only that. A warm one has answered before: either other prompts of the same kind, or the very same"
-    " ones, with other draws. At temperature 0 the same prompts give the same texts, so the last case is then a text"
+    " ones, with other seeds. At temperature 0 the same prompts give the same texts, so the last case is then a text"
     " that is known by heart; it is the most that a trie can gain."
 )
 
@@ -32,7 +32,8 @@ def page(_: Taxonomy, results: Results) -> str:
         return join([*head, note("Not measured yet", f"`{COMMAND}` measures it.", "planned")])
     how = (
         f"{rows[0].texts} held-out prompts of the zoo, {results.warming['limit']} tokens after each. All kinds of trie"
-        f" see the same prompts and the same draws; the law of the texts is the target's in each case. `{COMMAND}`"
+        f" see the same prompts with the same seeds, and a warm one goes on learning from text to text; the law of the"
+        f" texts is the target's in each case. `{COMMAND}`"
         " measures it anew."
     )
     drawn = section("Tokens per pass", charts.warmth(rows), how)
