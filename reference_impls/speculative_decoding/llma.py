@@ -102,7 +102,7 @@ def generate(
         # Verify: one pass over what is new; a copied token was chosen without chance, so its law is one-hot.
         p = sampler.probs(target([*tokens[len(cache) :], *draft], cache, last=len(draft) + 1))
         copied = torch.tensor(draft, dtype=torch.long, device=p.device)
-        kept, extra = verify_chain(sampler, draft, one_hot(copied, p.shape[-1], p.dtype), p)
+        kept, extra = verify_chain(sampler, draft, one_hot(copied, target.shape.vocab, p.dtype), p)
         # Commit: the kept copy and one token more; the cache forgets the others.
         emitted = [*draft[:kept], extra]
         tokens += emitted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ MUTANTS = [
     ("prompt-is-a-key", "index.copy(result.tokens,", "index.copy(tokens,"),
     ("prompt-is-always-the-reference", "[prompt] if references is None else references", "[prompt]"),
     ("cache-keeps-the-copy", "cache.crop(len(tokens) - 1)", "cache.crop(len(tokens) - 1 + len(draft) - kept)"),
-    ("soft-law-of-a-copy", "one_hot(copied, p.shape[-1], p.dtype)", "p[:-1]"),
+    ("soft-law-of-a-copy", "one_hot(copied, target.shape.vocab, p.dtype)", "p[:-1]"),
     ("kept-is-the-copy", "Step(emitted, draft, kept=kept)", "Step(emitted, draft, kept=len(draft))"),
     ("tokens-of-any-tokenizer", "any(not 0 <= token < vocab", "any(not 0 <= token <= vocab"),
 ]
@@ -143,6 +144,24 @@ def test_sampling_keeps_the_law_whatever_is_copied(references: list[list[int]], 
     law = exact_law(run)
     assert drafted > 0
     assert total_variation(law, autoregressive_law(target, [0, 1], 3)) < 1e-6
+
+
+def test_a_pass_reads_what_is_new_and_the_copy_and_no_token_twice() -> None:
+    target, read = varied_model(), list[int]()
+    embed = target.embed
+    target.embed = lambda tokens: (read.append(len(tokens)), embed(tokens))[1]  # type: ignore[method-assign]
+    run = generate(target, [5, 3, 8, 1], 9, sampler=Sampler(0), references=[list(range(11))])
+    new = [4, *(1 for _ in run.steps[1:])]
+    assert read == [n + len(step.drafted) for n, step in zip(new, run.steps, strict=True)]
+
+
+def test_a_text_up_to_the_targets_last_position_is_written_and_no_longer_one() -> None:
+    target = varied_model()
+    target.shape = replace(target.shape, positions=8)
+    run = generate(target, [5, 3, 8, 1], 5, sampler=Sampler(0), references=[list(range(11)) * 2])
+    assert run.tokens == autoregressive(varied_model(), [5, 3, 8, 1], 5, sampler=Sampler(0)).tokens
+    with pytest.raises(ValueError, match="the target has 8 positions"):
+        generate(target, [5, 3, 8, 1], 6, sampler=Sampler(0))
 
 
 def test_references_are_neither_changed_nor_kept() -> None:

@@ -6,6 +6,7 @@ import copy
 import importlib
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -305,6 +306,25 @@ def test_a_long_stream_stays_exact_when_greedy() -> None:
         run = generate(target, prompt, 12, sampler=Sampler(0), trie=trie, longest=1 + i % 3, nodes=1 + i)
         assert run.tokens == autoregressive(target, prompt, 12, sampler=Sampler(0)).tokens
         assert all(len(step.drafted) <= 1 + i for step in run.steps)
+
+
+def test_a_pass_reads_what_is_new_and_the_tree_and_no_token_twice() -> None:
+    target, read = varied_model(), list[int]()
+    embed = target.embed
+    target.embed = lambda tokens: (read.append(len(tokens)), embed(tokens))[1]  # type: ignore[method-assign]
+    run = generate(target, [5, 3, 8, 5], 12, sampler=Sampler(0), trie=Trie(2))
+    new = [4, *(1 for _ in run.steps[1:])]
+    assert read == [n + len(step.drafted) for n, step in zip(new, run.steps, strict=True)]
+
+
+def test_a_text_up_to_the_targets_last_position_is_written_and_no_longer_one() -> None:
+    target, trie = varied_model(), Trie(4)
+    target.shape = replace(target.shape, positions=8)
+    for _ in range(2):  # the second time, drafts would reach further
+        run = generate(target, [5, 3, 8, 1], 5, sampler=Sampler(0), trie=trie)
+        assert run.tokens == autoregressive(varied_model(), [5, 3, 8, 1], 5, sampler=Sampler(0)).tokens
+    with pytest.raises(ValueError, match="the target has 8 positions"):
+        generate(target, [5, 3, 8, 1], 6, sampler=Sampler(0), trie=trie)
 
 
 @pytest.mark.parametrize("prompt", [[5, 11], [-1, 5]])
