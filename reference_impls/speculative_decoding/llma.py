@@ -125,9 +125,11 @@ class Index:
 
     def copy(self, written: Sequence[int], gamma: int) -> list[int]:
         """The `gamma` tokens, or fewer, behind the longest suffix of `written` that is known; none if none is."""
-        suffixes = (tuple(written[-n:]) for n in self.sizes)
-        number, place = next((self.behind[suffix] for suffix in suffixes if suffix in self.behind), (0, None))
-        return [] if place is None else list(self.references[number][place : place + gamma])
+        for suffix in (tuple(written[-n:]) for n in self.sizes):
+            if suffix in self.behind:
+                number, place = self.behind[suffix]
+                return list(self.references[number][place : place + gamma])
+        return []
 
 
 def check_options(
