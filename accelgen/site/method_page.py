@@ -26,6 +26,7 @@ from accelgen.site.docstring import Docstring, parse
 from accelgen.site.proof_links import guarantee_address
 from accelgen.site.results import Results
 from accelgen.site.source_links import SourceLinks
+from accelgen.site.views import quality_beside_speed
 from accelgen.taxonomy.schema import FigureStatus, Guarantee, Method, Need, Paper, Taxonomy, Workload
 
 GUARANTEES = {
@@ -88,6 +89,7 @@ def method_page(method: Method, taxonomy: Taxonomy, results: Results) -> str:
             section("Run it", _example(method, text.sections.get("Example", ""))),
             section("A real run", _trace(trace)),
             section("Measured here", measured(method.id, results.bench)),
+            section("Quality beside speed", quality_beside_speed.figures(method.id, results.contrasts)),
             section("Reported by others", _reported(method)),
             section("In inference engines", _production(method)),
             section("Differences from the paper", said.get("Differences from the paper", "")),
