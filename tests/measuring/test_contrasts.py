@@ -23,7 +23,7 @@ def test_a_token_is_right_that_has_the_best_score_at_the_place_before():
 
 def test_the_stored_figures_are_those_of_the_code_today():
     """What is read is the same whatever is written, so one short text tells."""
-    found, (first, *_) = contrasts.figures(prompts=1, limit=2, strengths=[(0.1, 0.5)]), stored().rows
+    found, (first, *_) = contrasts.figures(prompts=1, limit=3, strengths=[(0.1, 0.5)]), stored().rows
     same = [row for row in stored().rows if (row.alpha, row.beta) == (0.1, 0.5)]
     assert [row.right for row in found.rows] == pytest.approx([row.right for row in same], abs=0.002)
     assert (found.id, found.read, found.gamma) == (stored().id, stored().read, stored().gamma)

@@ -345,12 +345,13 @@ def test_where_positions_end_fewer_are_drafted_and_the_text_is_the_same(of_targe
     assert [len(step.drafted) for step in found.steps] == [3, 3, 1]
 
 
-def test_a_text_that_the_drafter_cannot_read_to_its_end_is_refused() -> None:
-    target, drafter = varied_model(), limited(varied_model(), 12)
-    with pytest.raises(
-        ValueError, match=r"^the drafter has 12 positions, and 4 tokens of prompt with 10 more do not fit"
-    ):
-        generate(target, PROMPT, 10, drafter=drafter, sampler=Sampler(0))
+@pytest.mark.parametrize("whose", ["target", "drafter"])
+def test_a_text_that_one_of_the_models_cannot_read_to_its_end_is_refused(whose: str) -> None:
+    models = {"target": varied_model(), "drafter": varied_model()}
+    models[whose] = limited(models[whose], 12)
+    said = rf"^the {whose} has 12 positions, and 4 tokens of prompt with 10 more do not fit"
+    with pytest.raises(ValueError, match=said):
+        generate(prompt=PROMPT, limit=10, sampler=Sampler(0), **models)
 
 
 def test_a_broken_drafter_is_named() -> None:
