@@ -20,13 +20,12 @@ from accelgen.exports.markdown import (
     table,
 )
 from accelgen.measuring.rows import BENCH, BenchRow, rows_of
-from accelgen.site import charts, method_code, trace_html
+from accelgen.site import charts, method_code, quality_beside_speed, trace_html
 from accelgen.site.concepts import concept_links
 from accelgen.site.docstring import Docstring, parse
 from accelgen.site.proof_links import guarantee_address
 from accelgen.site.results import Results
 from accelgen.site.source_links import SourceLinks
-from accelgen.site.views import quality_beside_speed
 from accelgen.taxonomy.schema import FigureStatus, Guarantee, Method, Need, Paper, Taxonomy, Workload
 
 GUARANTEES = {

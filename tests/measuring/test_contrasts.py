@@ -8,7 +8,7 @@ import torch
 from accelgen.measuring import contrasts
 from accelgen.measuring.rows import ContrastFigures, read
 from accelgen.project.places import RESULTS
-from accelgen.site.views import quality_beside_speed
+from accelgen.site import quality_beside_speed
 
 
 def stored():
