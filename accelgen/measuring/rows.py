@@ -266,6 +266,32 @@ class WarmthRow(Row):
     tokens_per_pass: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class ContrastRow(Row):
+    """One strength of the contrast of two models at one temperature: what the text is worth, and what it costs."""
+
+    alpha: float  # 0: no mask
+    beta: float  # 0: no contrast
+    temperature: float
+    right: float  # share of next tokens of the prompts that its law likes best, whatever the temperature
+    varied: float  # different 3-grams / all 3-grams of a text that it writes
+    tokens_per_pass: float
+    draft_passes: float  # a token
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastFigures(Row):
+    """Quality beside speed where a drafter is the contrast as well."""
+
+    id: str  # of the method
+    prompts: int
+    limit: int
+    gamma: int
+    read: int  # tokens that were to be foretold
+    drafter_right: float  # how many of them the drafter likes best
+    rows: list[ContrastRow]
+
+
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     if kind not in ADAPTERS:  # making one takes longer than reading a row
         ADAPTERS[kind] = TypeAdapter(kind)
@@ -360,6 +386,17 @@ COSTS: tuple[Column[Prediction], ...] = (
     Column("Target", lambda row: row.target, ".2f", symbol="$r(k)$"),
     Column("Drafts", lambda row: row.draft, ".2f", symbol=r"$d\,c$"),
     Column("Rest", lambda row: row.rest, ".2f", symbol="$v$"),
+)
+
+
+CONTRASTS: tuple[Column[ContrastRow], ...] = (
+    Column("Mask", lambda row: row.alpha, "g", symbol=r"$\alpha$"),
+    Column("Contrast", lambda row: row.beta, "g", symbol=r"$\beta$"),
+    Column("Temperature", lambda row: row.temperature, "g"),
+    Column("Right next tokens", lambda row: row.right, ".1%"),
+    Column("Different 3-grams", lambda row: row.varied, ".0%"),
+    Column("Tokens per pass", lambda row: row.tokens_per_pass, ".2f"),
+    Column("Drafter's passes", lambda row: row.draft_passes, ".2f", unit="a token"),
 )
 
 

@@ -25,6 +25,7 @@ from accelgen.measuring.rows import (
     AcceptanceFigures,
     BenchRow,
     Column,
+    ContrastFigures,
     CopyingRow,
     Verdict,
     WarmthRow,
@@ -225,6 +226,25 @@ def warmth(rows: Sequence[WarmthRow]) -> str:
     groups = [Group(setting, found) for setting, found in bars_of.items()]
     about = "What a trie had learned before the texts that are counted; the table below has all figures."
     return figure([bars("chart-warmth", "Tokens per pass, from a cold and a warm trie", about, groups, line=PLAIN)])
+
+
+def contrasts(found: ContrastFigures) -> str:
+    """Quality and speed by the strength of the contrast, at temperature 0: two charts with the same groups."""
+    rows = [row for row in found.rows if row.temperature == 0]
+    names = [f"α {row.alpha:g}, β {row.beta:g}" for row in rows]
+
+    def chart(title: str, values: Sequence[float], style: str) -> str:
+        parts = zip(names, values, strict=True)
+        groups = [Group(name, [Bar(v, format(v, style), title, f"{name}: {v:{style}}")]) for name, v in parts]
+        about = f"{title}, by mask and contrast; the table below has the same figures."
+        return bars(f"chart-contrast-{title.split(maxsplit=1)[0].lower()}", title, about, groups, style=style)
+
+    return figure(
+        [
+            chart("Right next tokens", [row.right for row in rows], ".0%"),
+            chart("Tokens per pass", [row.tokens_per_pass for row in rows], ".1f"),
+        ]
+    )
 
 
 def exits(trace: Mapping[str, Any]) -> str:

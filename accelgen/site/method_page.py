@@ -20,7 +20,7 @@ from accelgen.exports.markdown import (
     table,
 )
 from accelgen.measuring.rows import BENCH, BenchRow, rows_of
-from accelgen.site import charts, method_code, trace_html
+from accelgen.site import charts, method_code, quality_beside_speed, trace_html
 from accelgen.site.concepts import concept_links
 from accelgen.site.docstring import Docstring, parse
 from accelgen.site.proof_links import guarantee_address
@@ -88,6 +88,7 @@ def method_page(method: Method, taxonomy: Taxonomy, results: Results) -> str:
             section("Run it", _example(method, text.sections.get("Example", ""))),
             section("A real run", _trace(trace)),
             section("Measured here", measured(method.id, results.bench)),
+            section("Quality beside speed", quality_beside_speed.figures(method.id, results.contrasts)),
             section("Reported by others", _reported(method)),
             section("In inference engines", _production(method)),
             section("Differences from the paper", said.get("Differences from the paper", "")),

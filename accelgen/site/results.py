@@ -34,6 +34,7 @@ class Results:
     acceptance: dict[str, Any] | None = None  # the worked example of `accelgen.measuring.acceptance_rates`
     copying: dict[str, Any] | None = None  # texts that quote, by `accelgen.measuring.copying`
     warming: dict[str, Any] | None = None  # a trie cold and warm, by `accelgen.measuring.warming`
+    contrasts: dict[str, Any] | None = None  # quality beside speed, by `accelgen.measuring.contrasts`
     peers: dict[str, Any] | None = None  # beside transformers, by `accelgen bench --peers`
     errata: dict[str, Any] | None = None  # the examples of `accelgen.measuring.counterexamples`
     zoo: dict[str, Any] | None = None  # the manifest of the trained models
@@ -62,6 +63,7 @@ def read_results(taxonomy: Taxonomy, taxonomy_file: Path) -> Results:
         acceptance=read_json(RESULTS / "acceptance.json"),
         copying=read_json(RESULTS / "copying.json"),
         warming=read_json(RESULTS / "warming.json"),
+        contrasts=read_json(RESULTS / "contrasts.json"),
         peers=read_json(RESULTS / "peers.json"),
         errata=read_json(RESULTS / "errata.json"),
         zoo=read_json(REFERENCE / "zoo" / "weights" / "manifest.json"),

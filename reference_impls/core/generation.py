@@ -21,15 +21,15 @@ def positions_of(model: Any) -> int | None:
     return positions
 
 
-def check_length(target: Any, prompt: Sized, limit: int) -> None:
-    """Raise ValueError where `limit` tokens after the prompt go past the target's last position.
+def check_length(model: Any, prompt: Sized, limit: int, whose: str = "target") -> None:
+    """Raise ValueError where `limit` tokens after the prompt go past the last position of a model, the target.
 
     The last token is not read, so it needs none.
     """
-    positions = positions_of(target)
+    positions = positions_of(model)
     if positions is not None and limit > 0 and positions < len(prompt) + limit - 1:
         raise ValueError(
-            f"the target has {positions} positions, and {len(prompt)} tokens of prompt with {limit} more do not fit: "
+            f"the {whose} has {positions} positions, and {len(prompt)} tokens of prompt with {limit} more do not fit: "
             "shorten the prompt or lower the limit"
         )
 

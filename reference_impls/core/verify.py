@@ -34,13 +34,21 @@ def verify_chain(
 
     `lenience` below 1 keeps tokens with min(1, p_i / (lenience * q_i)): faster, and no longer the target's law.
     """
-    drawn = torch.tensor(draft, device=p.device, dtype=torch.long).unsqueeze(-1)
     laws = drafted_laws(q, p)
-    ratio = p[:-1].gather(-1, drawn) / (lenience * laws[:-1].gather(-1, drawn))  # [gamma, 1]
-    kept = sampler.accept(ratio.squeeze(-1)).cumprod(0).sum()
+    kept = accepted(sampler, draft, lenience * laws[:-1], p[:-1])
     extra = sampler.draw(residual(p, laws)[kept])
     count, token = torch.stack((kept, extra)).tolist()
     return count, token
+
+
+def accepted(sampler: Sampler, draft: Sequence[int], q: Tensor, p: Tensor) -> Tensor:
+    """How many of the drafted tokens are kept, a number on the device: the rule of `verify_chain` alone.
+
+    For where the law behind the draft is asked for only if all are kept. Both laws are [gamma, vocab].
+    """
+    drawn = torch.tensor(draft, device=p.device, dtype=torch.long).unsqueeze(-1)
+    ratio = p.gather(-1, drawn) / q.gather(-1, drawn)  # [gamma, 1]
+    return sampler.accept(ratio.squeeze(-1)).cumprod(0).sum()
 
 
 def drafted_laws(q: Iterable[Tensor], p: Tensor) -> Tensor:

@@ -167,6 +167,8 @@ def test_a_text_that_goes_past_the_last_position_is_refused(prompt, limit):
     said = f"^the target has 8 positions, and {prompt} tokens of prompt with {limit} more do not fit: "
     with pytest.raises(ValueError, match=said):
         check_length(with_positions(8), [0] * prompt, limit)
+    with pytest.raises(ValueError, match=said.replace("target", "drafter")):
+        check_length(with_positions(8), [0] * prompt, limit, whose="drafter")
 
 
 def test_where_no_place_is_the_last_every_text_fits():

@@ -11,4 +11,9 @@ EQUIVALENTS: dict[Change, str] = {
         "torch.promote_types(logits.dtype, torch.float32)",
         "torch.promote_types(torch.float32, logits.dtype)",
     ): "the wider of two types does not depend on their order",
+    Change(
+        "reference_impls/speculative_decoding/speculative_contrastive_decoding.py",
+        "check_guesses(draft[-1:])",
+        "check_guesses(draft[-2:])",
+    ): "the guess before the last was checked when it was the last",
 }

@@ -1,0 +1,10 @@
+"""Speculative contrastive decoding: a drafter that is also the contrast, so the law is no longer the target's."""
+
+import math
+
+from reference_impls.testing.case import Case
+
+CASE = Case(
+    refused={"alpha": (-0.1, 1.1, math.nan), "beta": (-0.1, math.inf, math.nan)},
+    costs={"contrast": "rest", "accepted": "rest"},
+)
