@@ -130,7 +130,7 @@ def test_the_weights_are_read_once_for_all(model, monkeypatch):
     block, feed = model.blocks[0], model.blocks[0].feed
     monkeypatch.setattr(block, "feed", lambda x: calls.append(x.shape[:2]) or feed(x))
     Batch(model, 4)(TEXTS)
-    assert calls == [(4, 8)]
+    assert calls == [(8 + 6 + 8 + 1, 12)]  # and for no place that is padded
 
 
 @pytest.mark.parametrize(
