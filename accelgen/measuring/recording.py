@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from accelgen.measuring import machine
+from reference_impls.core.batch import Batch
 from reference_impls.core.cache import Cache
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -52,12 +53,18 @@ class Recorder:
 
     def wrap(self, part: str, who: str, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, noted down."""
+        return self._noting(
+            function, lambda *args, **kwargs: Operation(part, who, name, manner(args, kwargs), size(args))
+        )
+
+    def _noting(self, function: Callable[..., Any], operation: Callable[..., Operation]) -> Callable[..., Any]:
+        """The function, whose calls are noted as the `operation` that their arguments tell."""
 
         @functools.wraps(function)
         def noted(*args: Any, **kwargs: Any) -> Any:
             if self._inside:
                 return function(*args, **kwargs)
-            self._inside, call = True, Operation(part, who, name, manner(args, kwargs), size(args))
+            self._inside, call = True, operation(*args, **kwargs)
             start = machine.now()
             try:
                 return function(*args, **kwargs)
@@ -80,11 +87,16 @@ class Recorder:
             raise ValueError(f"the case of {module.__name__} names {absent} among its costs, which is not there")
         patched: list[tuple[Any, str, Any]] = []
 
-        def patch(owner: Any, attribute: str, part: str, who: str, name: str) -> None:
+        def replace(owner: Any, attribute: str, function: Callable[..., Any]) -> None:
             patched.append((owner, attribute, owner.__dict__.get(attribute)))
-            setattr(owner, attribute, self.wrap(part, who, name, getattr(owner, attribute)))
+            setattr(owner, attribute, function)
 
+        def patch(owner: Any, attribute: str, part: str, who: str, name: str) -> None:
+            replace(owner, attribute, self.wrap(part, who, name, getattr(owner, attribute)))
+
+        known = {id(model): role for model, role in roles(options, counted)}
         try:
+            replace(Batch, "__call__", self._noting(Batch.__call__, functools.partial(batch_pass, known)))
             for model, (part, who) in roles(options, counted):
                 for name in public_methods(type(model)):
                     patch(model, name, part, who, name)
@@ -136,6 +148,15 @@ def public_methods(kind: type) -> list[str]:
         if inspect.isfunction(value) and not name.startswith("_") and name not in LEFT_OUT
     )
     return list(found)
+
+
+def batch_pass(
+    known: Mapping[int, tuple[str, str]], batch: Batch, tokens: Sequence[Sequence[int]], **_: Any
+) -> Operation:
+    """A pass over several sequences: what it costs depends on the tokens that it reads, and on how many read some."""
+    part, who = known.get(id(batch.model), ("rest", "Batch"))
+    rows = sum(map(bool, tokens))
+    return Operation(part, who, "forward", f"batch of {rows}", sum(map(len, tokens)))
 
 
 def size(args: Sequence[Any]) -> int:
