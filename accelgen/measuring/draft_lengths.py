@@ -55,7 +55,7 @@ def pass_times(
 
 
 def kept_counts(models: dict[str, Any], side: str = "development", limit: int = LIMIT) -> list[int]:
-    """How many guesses of each whole draft of the longest length are kept, on all prompts of a side at temperature 0."""
+    """How many guesses of each draft of the longest length are kept, on all prompts of a side at temperature 0."""
     prompts = texts(side, len(zoo.prompts(side)))
     given = models | {"table": [[1, LONGEST]]}
     rows = method.generate(prompts=prompts, limits=[limit] * len(prompts), sampler=Sampler(0), **given)

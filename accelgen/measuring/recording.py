@@ -50,6 +50,7 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[tuple[Operation, float]] = []
         self._inside = False
+        self._patched: list[tuple[Any, str, Any]] = []  # what is replaced just now, with what stood there
 
     def wrap(self, part: str, who: str, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, noted down."""
@@ -85,33 +86,33 @@ class Recorder:
         """
         if absent := next((name for name in costs if name not in vars(module)), None):
             raise ValueError(f"the case of {module.__name__} names {absent} among its costs, which is not there")
-        patched: list[tuple[Any, str, Any]] = []
-
-        def replace(owner: Any, attribute: str, function: Callable[..., Any]) -> None:
-            patched.append((owner, attribute, owner.__dict__.get(attribute)))
-            setattr(owner, attribute, function)
-
-        def patch(owner: Any, attribute: str, part: str, who: str, name: str) -> None:
-            replace(owner, attribute, self.wrap(part, who, name, getattr(owner, attribute)))
-
-        known = {id(model): role for model, role in roles(options, counted)}
+        found = roles(options, counted)
         try:
-            replace(Batch, "__call__", self._noting(Batch.__call__, functools.partial(batch_pass, known)))
-            for model, (part, who) in roles(options, counted):
+            for model, (part, who) in found:
                 for name in public_methods(type(model)):
-                    patch(model, name, part, who, name)
+                    self._watch(model, name, part, who, name)
                 for name, child in model.named_children():  # a loop may ask a part of a model alone
                     if "forward" in public_methods(type(child)):
-                        patch(child, "forward", part, who, name)
+                        self._watch(child, "forward", part, who, name)
+            passes = functools.partial(batch_pass, {id(model): role for model, role in found})
+            self._replace(Batch, "__call__", self._noting(Batch.__call__, passes))
             for owner, name in SHARED:
-                patch(owner, name, "rest", owner.__name__, name)
+                self._watch(owner, name, "rest", owner.__name__, name)
             for name, part in costs.items():
                 own = "" if ".core." in vars(module)[name].__module__ else f"{module.__name__.rpartition('.')[2]}."
-                patch(module, name, part, own + name, "")
+                self._watch(module, name, part, own + name, "")
             yield
         finally:
-            for owner, attribute, before in reversed(patched):
+            while self._patched:
+                owner, attribute, before = self._patched.pop()
                 delattr(owner, attribute) if before is None else setattr(owner, attribute, before)
+
+    def _watch(self, owner: Any, attribute: str, part: str, who: str, name: str) -> None:
+        self._replace(owner, attribute, self.wrap(part, who, name, getattr(owner, attribute)))
+
+    def _replace(self, owner: Any, attribute: str, function: Callable[..., Any]) -> None:
+        self._patched.append((owner, attribute, vars(owner).get(attribute)))
+        setattr(owner, attribute, function)
 
 
 def roles(options: Mapping[str, Any], counted: str = "target") -> list[tuple[nn.Module, tuple[str, str]]]:

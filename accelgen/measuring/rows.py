@@ -277,6 +277,37 @@ class DraftLengths(Setup):
     served: list[Served]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Share(Row):
+    """What a text had of a pass."""
+
+    turn: int  # number of the pass, from 0
+    text: int
+    tokens: int  # that it fed
+    writes: bool  # whether a token of it came out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunked(Spread):
+    """A queue served under a budget; times in milliseconds, `speedup` over prompts that are read at once."""
+
+    budget: int | None = None  # tokens a pass; None: prompts are not cut
+    passes: int
+    median_gap: float  # between two tokens of a text
+    longest_gap: float
+    first_token: float  # of the first long prompt, from the start
+    tokens_per_second: float
+    times: list[float]  # when each pass began, and when the last one ended
+    shares: list[Share]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunks(Setup):
+    """Time between tokens, with prompts in chunks and without."""
+
+    rows: list[Chunked]
+
+
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     if kind not in ADAPTERS:  # making one takes longer than reading a row
         ADAPTERS[kind] = TypeAdapter(kind)
