@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import statistics
@@ -46,10 +45,9 @@ def serve(target: Any, budget: int) -> tuple[Feeds, list[float]]:
     """
     feeds, starts, fill = Feeds(), list[float](), method.fill
 
-    @functools.wraps(fill)
-    def noted(*given: Any) -> list[int]:
+    def noted(budget: int, unread: Sequence[int]) -> list[int]:
         starts.append(now())
-        feeds.append(fill(*given))
+        feeds.append(fill(budget, unread))
         return feeds[-1]
 
     method.fill = noted

@@ -32,6 +32,8 @@ class Results:
     devices: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # file -> the benchmark on another device
     costs: dict[str, Any] | None = None  # the costs of single calls, and the speedups that follow
     acceptance: dict[str, Any] | None = None  # the worked example of `accelgen.measuring.acceptance_rates`
+    draft_lengths: dict[str, Any] | None = None  # in batches, by `accelgen.measuring.draft_lengths`
+    chunks: dict[str, Any] | None = None  # time between tokens, by `accelgen.measuring.chunks`
     peers: dict[str, Any] | None = None  # beside transformers, by `accelgen bench --peers`
     errata: dict[str, Any] | None = None  # the examples of `accelgen.measuring.counterexamples`
     zoo: dict[str, Any] | None = None  # the manifest of the trained models
@@ -58,6 +60,8 @@ def read_results(taxonomy: Taxonomy, taxonomy_file: Path) -> Results:
         devices={path.name: data for path in sorted(RESULTS.glob("bench-*.json")) if (data := read_json(path))},
         costs=read_json(RESULTS / "costs.json"),
         acceptance=read_json(RESULTS / "acceptance.json"),
+        draft_lengths=read_json(RESULTS / "draft-lengths.json"),
+        chunks=read_json(RESULTS / "chunks.json"),
         peers=read_json(RESULTS / "peers.json"),
         errata=read_json(RESULTS / "errata.json"),
         zoo=read_json(REFERENCE / "zoo" / "weights" / "manifest.json"),

@@ -94,11 +94,19 @@ class Batch:
         self.lengths = list(map(min, self.lengths, lengths))
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these sequences alone, in this order: the others have ended. Their keys and values are copied."""
+        """Go on with these sequences alone, in this order: the others have ended.
+
+        Keys and values are copied where a sequence is to stand in another's place, as far as the longest reaches.
+        """
         if not rows or not all(0 <= row < len(self) for row in rows):
             raise ValueError(f"cannot keep the sequences {[*rows]} of a batch of {len(self)}")
+        if len(rows) > len(self):  # one that goes on in several ways
+            self._store = self._store[:, :, list(rows)]
+        elif moved := {place: row for place, row in enumerate(rows) if place != row}:
+            end = max(self.lengths)
+            self._store[:, :, [*moved], :, :end] = self._store[:, :, [*moved.values()], :, :end]
+        self._store = self._store[:, :, : len(rows)]
         self.lengths = [self.lengths[row] for row in rows]
-        self._store = self._store[:, :, list(rows)]
 
     def _runs(self, counts: Sequence[int]) -> list[Run]:
         """The rows of a pass that feed something, neighbours with equal counts together."""

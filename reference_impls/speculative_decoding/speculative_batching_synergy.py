@@ -116,11 +116,12 @@ def generate(
         verdicts = verify_rows(sampler, drafts, q, p)
         # Commit: each row its kept guesses and its extra token; rows that have ended leave.
         goes_on = [row.add(d, *kept, eos) for row, d, kept in zip(running, drafts, verdicts, strict=True)]
+        stay = staying(goes_on)
         for batch in (ours, theirs):
             batch.crop([len(text) - 1 for text in texts])
-            if any(goes_on) and not all(goes_on):
-                batch.keep([place for place, on in enumerate(goes_on) if on])
-        running = [row for row, on in zip(running, goes_on, strict=True) if on]
+            if stay:
+                batch.keep(stay)
+        running = [running[place] for place in stay]
     return [row.result for row in every]
 
 
@@ -191,6 +192,13 @@ def verify_rows(sampler: Sampler, drafts: Sequence[Sequence[int]], q: Tensor, p:
     kept = sampler.accept(ratio.squeeze(-1)).cumprod(1).sum(1)  # [rows]
     rest = residual(p, F.pad(q, (0, 0, 0, 1)))[torch.arange(len(p), device=p.device), kept]  # [rows, vocab]
     return [(count, extra) for count, extra in torch.stack((kept, sampler.draw(rest)), 1).tolist()]
+
+
+def staying(goes_on: Sequence[bool]) -> list[int]:
+    """The rows that go on; the last ones take the places of those that have ended, so that few keys and values move."""
+    count = sum(goes_on)
+    late = [row for row in range(count, len(goes_on)) if goes_on[row]]
+    return [row if goes_on[row] else late.pop() for row in range(count)]
 
 
 def check_table(table: Table) -> None:

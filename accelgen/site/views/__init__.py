@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from accelgen.site.results import Results
 from accelgen.site.views import (
+    batches,
     calculator,
     comparison,
     engines,
@@ -28,6 +29,7 @@ VIEWS: Mapping[str, tuple[str, View]] = {
     "guide": ("Which for my workload?", guide.page),
     "replay": ("Side by side", replay.page),
     "calculator": ("Calculator", calculator.page),
+    "batches": ("Many texts at once", batches.page),
     "engines": ("Engines", engines.page),
     "lineage": ("Lineage", lineage.page),
     "timeline": ("Timeline", timeline.page),

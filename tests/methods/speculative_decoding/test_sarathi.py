@@ -90,6 +90,8 @@ def test_the_passes_of_a_small_queue_worked_out_by_hand(monkeypatch: pytest.Monk
 def test_passes_are_counted_from_the_first_chunk_and_a_row_that_waits_has_none() -> None:
     rows = run([4, 2, 3, 1], budget=5, rows=2)
     assert [[step.passes for step in row.steps] for row in rows] == [[1, 1, 1, 1], [1, 1], [2, 1, 1], [3]]
+    late = run([1, 1], [[5, 3, 8, 1], [7, 7]], budget=2, rows=2)  # the second has a place, and no room in two passes
+    assert [[step.passes for step in row.steps] for row in late] == [[2], [1]]
 
 
 @pytest.mark.parametrize(("budget", "places"), [(4, 4), (5, 2), (9, 3), (64, 4)])

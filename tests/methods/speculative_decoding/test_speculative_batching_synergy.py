@@ -25,6 +25,7 @@ from reference_impls.speculative_decoding.speculative_batching_synergy import (
     example,
     generate,
     mean_kept,
+    staying,
     verify_rows,
 )
 from reference_impls.testing.checks import counted
@@ -35,7 +36,9 @@ MUTANTS = [
     ("length-of-the-first-batch", "draft_length(table, len(running)), [row", "draft_length(table, len(every)), [row"),
     ("guesses-that-cannot-be-emitted", "row.left - 1) for row", "row.left) for row"),
     ("drafter-never-rolled-back", "for batch in (ours, theirs):", "for batch in (ours,):"),
-    ("ended-rows-stay", "if any(goes_on) and not all(goes_on):", "if False:"),
+    ("ended-rows-stay", "batch.keep(stay)", "pass"),
+    ("rows-in-the-places-of-others", "running = [running[place] for place in stay]",
+     "running = [row for row, on in zip(running, goes_on, strict=True) if on]"),
     ("rows-cut-to-the-shortest", ".cumprod(1).sum(1)", ".cumprod(1).sum(1).amin().expand(len(p))"),
     ("guesses-kept-after-a-rejection", ".cumprod(1).sum(1)", ".sum(1)"),
     ("padding-kept", "/ chance, 0.0)", "/ chance, 1.0)"),
@@ -210,6 +213,14 @@ def test_the_law_of_rows_with_two_guesses_each(settings: dict[str, Any]) -> None
     alone = [autoregressive_law(target, p, n, **settings) for p, n in zip(prompts, limits, strict=True)]
     wanted = {(*a, *b): pa * pb for a, pa in alone[0].items() for b, pb in alone[1].items()}
     assert total_variation(exact_law(joint, **settings), wanted) < 1e-12
+
+
+def test_the_last_rows_take_the_places_of_those_that_have_ended() -> None:
+    for goes_on in itertools.product([True, False], repeat=5):
+        stay = staying(goes_on)
+        assert sorted(stay) == [row for row, on in enumerate(goes_on) if on]
+        moved = [row for place, row in enumerate(stay) if place != row]
+        assert len(moved) == sum(not on for on in goes_on[: len(stay)])
 
 
 # ---- table and profile --------------------------------------------------------------------------------------------
