@@ -25,7 +25,7 @@ QUEUE = (SHORT, SHORT, SHORT, LONG, LONG)  # the last one comes in when a text h
 LIMITS = (32, 64, 96, 32, 32)
 WHOLE = sum(QUEUE) + ROWS  # a budget that cuts nothing
 BUDGETS = (WHOLE, 256, 128, 64, 32)
-ROUNDS = 7
+ROUNDS = 5
 
 Feeds = list[list[int]]  # for each pass, how many tokens each text that runs fed, oldest first
 
@@ -60,9 +60,10 @@ def serve(target: Any, budget: int) -> tuple[Feeds, list[float]]:
 
 def shares(feeds: Feeds, lengths: Sequence[int], limits: Sequence[int]) -> list[Share]:
     """Which text fed how much to which pass, and whether a token of it came out; no text ends before its limit."""
-    found, running, read, wrote = list[Share](), list[int](), [0] * len(lengths), [0] * len(lengths)
+    found, running, waiting = list[Share](), list[int](), iter(range(len(lengths)))
+    read, wrote = [0] * len(lengths), [0] * len(lengths)
     for turn, counts in enumerate(feeds):
-        running += range(max(running, default=-1) + 1, len(lengths))[: len(counts) - len(running)]
+        running += itertools.islice(waiting, len(counts) - len(running))
         for text, count in zip(running, counts, strict=True):
             read[text] += count
             writes = read[text] >= lengths[text] + wrote[text]

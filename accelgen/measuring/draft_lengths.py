@@ -26,7 +26,7 @@ COMMAND = "python -m accelgen.measuring.draft_lengths"
 SIZES = (1, 2, 4, 8, 16, 32, 64)  # of batches
 LONGEST = 6  # guesses
 FIXED = (0, 1, 2, 4, 6)  # lengths that the table is compared with; the first is plain decoding of a batch
-PASSES, ROUNDS, LIMIT = 9, 5, 48  # of each kind of pass; of each policy; tokens of each row
+PASSES, ROUNDS, LIMIT = 9, 3, 48  # of each kind of pass; of each policy; tokens of each row
 
 
 def texts(side: str, rows: int) -> list[list[int]]:

@@ -42,8 +42,8 @@ def _costs(found: DraftLengths) -> str:
     lead = (
         "Milliseconds of a pass of the zoo's target over $b$ texts of $s$ tokens each, $t(b, s)$, and of the drafter"
         " over one token of each, $d(b)$. With few texts further tokens are nearly free, with many they cost what the"
-        f" first one does. Of 1, 2, … guesses the target keeps {_row(f'{kept:.2f}' for kept in found.kept[1:])} on average,"
-        " $l(s)$; development prompts, temperature 0. The last column is the length of least time for a token,"
+        f" first one does. Of 1, 2, … guesses the target keeps {_row(f'{kept:.2f}' for kept in found.kept[1:])} on"
+        " average, $l(s)$; development prompts, temperature 0. The last column is the length of least time for a token,"
         " $(t(b, s + 1) + s\\, d(b)) / (l(s) + 1)$."
     )
     head = ("Texts", *(f"$s = {s}$" for s in range(1, len(found.kept) + 1)), "$d$", "best length")
