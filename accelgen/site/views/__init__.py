@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 
 from accelgen.site.results import Results
 from accelgen.site.views import (
-    batches,
     calculator,
     comparison,
     engines,
@@ -15,6 +14,7 @@ from accelgen.site.views import (
     glossary,
     guide,
     lineage,
+    many_texts,
     mistakes,
     replay,
     timeline,
@@ -29,7 +29,7 @@ VIEWS: Mapping[str, tuple[str, View]] = {
     "guide": ("Which for my workload?", guide.page),
     "replay": ("Side by side", replay.page),
     "calculator": ("Calculator", calculator.page),
-    "batches": ("Many texts at once", batches.page),
+    "batches": ("Many texts at once", many_texts.page),
     "engines": ("Engines", engines.page),
     "lineage": ("Lineage", lineage.page),
     "timeline": ("Timeline", timeline.page),
