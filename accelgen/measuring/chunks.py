@@ -25,7 +25,7 @@ QUEUE = (SHORT, SHORT, SHORT, LONG, LONG)  # the last one comes in when a text h
 LIMITS = (32, 64, 96, 32, 32)
 WHOLE = sum(QUEUE) + ROWS  # a budget that cuts nothing
 BUDGETS = (WHOLE, 256, 128, 64, 32)
-ROUNDS = 5
+ROUNDS = 7
 
 Feeds = list[list[int]]  # for each pass, how many tokens each text that runs fed, oldest first
 

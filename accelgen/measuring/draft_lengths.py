@@ -23,10 +23,10 @@ from reference_impls.core.sampling import Sampler
 from reference_impls.speculative_decoding import speculative_batching_synergy as method
 
 COMMAND = "python -m accelgen.measuring.draft_lengths"
-SIZES = (1, 2, 4, 8, 16, 32, 64)  # of batches
+SIZES = (1, 2, 4, 8, 16, 32)  # of batches
 LONGEST = 6  # guesses
 FIXED = (0, 1, 2, 4, 6)  # lengths that the table is compared with; the first is plain decoding of a batch
-PASSES, ROUNDS, LIMIT = 9, 3, 48  # of each kind of pass; of each policy; tokens of each row
+PASSES, ROUNDS, LIMIT = 9, 7, 48  # of each kind of pass; of each policy; tokens of each row
 
 
 def texts(side: str, rows: int) -> list[list[int]]:

@@ -41,8 +41,8 @@ def page(_: Taxonomy, results: Results) -> str:
 def _costs(found: DraftLengths) -> str:
     lead = (
         "Milliseconds of a pass of the zoo's target over $b$ texts of $s$ tokens each, $t(b, s)$, and of the drafter"
-        " over one token of each, $d(b)$. With few texts further tokens are nearly free, with many they cost what the"
-        f" first one does. Of 1, 2, … guesses the target keeps {_row(f'{kept:.2f}' for kept in found.kept[1:])} on"
+        " over one token of each, $d(b)$. With few texts further tokens are nearly free, with many they are not. Of 1,"
+        f" 2, … guesses the target keeps {_row(f'{kept:.2f}' for kept in found.kept[1:])} on"
         " average, $l(s)$; development prompts, temperature 0. The last column is the length of least time for a token,"
         " $(t(b, s + 1) + s\\, d(b)) / (l(s) + 1)$."
     )
