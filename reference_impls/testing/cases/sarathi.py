@@ -5,5 +5,4 @@ from reference_impls.testing.case import Case
 CASE = Case(
     options=lambda _: {"budget": 3, "rows": 2},
     refused={"budget": (0, 1, -1), "rows": (0, -1, 4)},
-    checkpoint={"budget": 256},
 )

@@ -5,6 +5,5 @@ from reference_impls.testing.case import Case
 CASE = Case(
     options=lambda scene: {"table": ((1, scene.guesses), (2, scene.guesses), (3, scene.guesses - 1))},
     refused={"table": ((), ((0, 2),), ((1, -1),), ((2, 1), (1, 2)), ((1, 1), (1, 2)), ((1,),))},
-    checkpoint={"table": ((1, 4),)},
     costs={"verify_rows": "rest"},
 )
