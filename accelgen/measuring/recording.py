@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from accelgen.measuring import machine
+from reference_impls.core.batch import Batch
 from reference_impls.core.cache import Cache
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -49,15 +50,22 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[tuple[Operation, float]] = []
         self._inside = False
+        self._patched: list[tuple[Any, str, Any]] = []  # what is replaced just now, with what stood there
 
     def wrap(self, part: str, who: str, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, noted down."""
+        return self._noting(
+            function, lambda *args, **kwargs: Operation(part, who, name, manner(args, kwargs), size(args))
+        )
+
+    def _noting(self, function: Callable[..., Any], operation: Callable[..., Operation]) -> Callable[..., Any]:
+        """The function, whose calls are noted as the `operation` that their arguments tell."""
 
         @functools.wraps(function)
         def noted(*args: Any, **kwargs: Any) -> Any:
             if self._inside:
                 return function(*args, **kwargs)
-            self._inside, call = True, Operation(part, who, name, manner(args, kwargs), size(args))
+            self._inside, call = True, operation(*args, **kwargs)
             start = machine.now()
             try:
                 return function(*args, **kwargs)
@@ -78,28 +86,33 @@ class Recorder:
         """
         if absent := next((name for name in costs if name not in vars(module)), None):
             raise ValueError(f"the case of {module.__name__} names {absent} among its costs, which is not there")
-        patched: list[tuple[Any, str, Any]] = []
-
-        def patch(owner: Any, attribute: str, part: str, who: str, name: str) -> None:
-            patched.append((owner, attribute, owner.__dict__.get(attribute)))
-            setattr(owner, attribute, self.wrap(part, who, name, getattr(owner, attribute)))
-
+        found = roles(options, counted)
         try:
-            for model, (part, who) in roles(options, counted):
+            for model, (part, who) in found:
                 for name in public_methods(type(model)):
-                    patch(model, name, part, who, name)
+                    self._watch(model, name, part, who, name)
                 for name, child in model.named_children():  # a loop may ask a part of a model alone
                     if "forward" in public_methods(type(child)):
-                        patch(child, "forward", part, who, name)
+                        self._watch(child, "forward", part, who, name)
+            passes = functools.partial(batch_pass, {id(model): role for model, role in found})
+            self._replace(Batch, "__call__", self._noting(Batch.__call__, passes))
             for owner, name in SHARED:
-                patch(owner, name, "rest", owner.__name__, name)
+                self._watch(owner, name, "rest", owner.__name__, name)
             for name, part in costs.items():
                 own = "" if ".core." in vars(module)[name].__module__ else f"{module.__name__.rpartition('.')[2]}."
-                patch(module, name, part, own + name, "")
+                self._watch(module, name, part, own + name, "")
             yield
         finally:
-            for owner, attribute, before in reversed(patched):
+            while self._patched:
+                owner, attribute, before = self._patched.pop()
                 delattr(owner, attribute) if before is None else setattr(owner, attribute, before)
+
+    def _watch(self, owner: Any, attribute: str, part: str, who: str, name: str) -> None:
+        self._replace(owner, attribute, self.wrap(part, who, name, getattr(owner, attribute)))
+
+    def _replace(self, owner: Any, attribute: str, function: Callable[..., Any]) -> None:
+        self._patched.append((owner, attribute, vars(owner).get(attribute)))
+        setattr(owner, attribute, function)
 
 
 def roles(options: Mapping[str, Any], counted: str = "target") -> list[tuple[nn.Module, tuple[str, str]]]:
@@ -136,6 +149,15 @@ def public_methods(kind: type) -> list[str]:
         if inspect.isfunction(value) and not name.startswith("_") and name not in LEFT_OUT
     )
     return list(found)
+
+
+def batch_pass(
+    known: Mapping[int, tuple[str, str]], batch: Batch, tokens: Sequence[Sequence[int]], **_: Any
+) -> Operation:
+    """A pass over several sequences: what it costs depends on the tokens that it reads, and on how many read some."""
+    part, who = known.get(id(batch.model), ("rest", "Batch"))
+    rows = sum(map(bool, tokens))
+    return Operation(part, who, "forward", f"batch of {rows}", sum(map(len, tokens)))
 
 
 def size(args: Sequence[Any]) -> int:

@@ -292,6 +292,76 @@ class ContrastFigures(Row):
     rows: list[ContrastRow]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Setup(Row):
+    """What stored figures come from: the command, the machine and the settings."""
+
+    command: str
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    date: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile(Row):
+    """What passes over a batch cost, and the draft length that follows."""
+
+    rows: int
+    target: list[float]  # milliseconds of a pass over 1, 2, 3, … tokens of each row
+    drafter: float  # milliseconds of a pass over one token of each
+    best: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served(Spread):
+    """A batch decoded to its end; `speedup` is over the same batch without drafts."""
+
+    rows: int
+    length: int | None = None  # None: as the table says
+    tokens_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DraftLengths(Setup):
+    """How long drafts should be in batches of several sizes, and what that gains."""
+
+    kept: list[float]  # of 0, 1, 2, … guesses, on average
+    profile: list[Profile]
+    served: list[Served]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share(Row):
+    """What a text had of a pass."""
+
+    turn: int  # number of the pass, from 0
+    text: int
+    tokens: int  # that it fed
+    writes: bool  # whether a token of it came out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunked(Spread):
+    """A queue served under a budget; times in milliseconds, `speedup` over prompts that are read at once."""
+
+    budget: int | None = None  # tokens a pass; None: prompts are not cut
+    passes: int
+    median_gap: float  # between two tokens of a text
+    longest_gap: float
+    first_token: float  # of the first long prompt, from the start
+    tokens_per_second: float
+    times: list[float]  # when each pass began, and when the last one ended
+    shares: list[Share]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunks(Setup):
+    """Time between tokens, with prompts in chunks and without."""
+
+    rows: list[Chunked]
+
+
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     if kind not in ADAPTERS:  # making one takes longer than reading a row
         ADAPTERS[kind] = TypeAdapter(kind)

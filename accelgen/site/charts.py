@@ -24,9 +24,11 @@ from accelgen.measuring.rows import (
     TOKENS,
     AcceptanceFigures,
     BenchRow,
+    Chunked,
     Column,
     ContrastFigures,
     CopyingRow,
+    Served,
     Verdict,
     WarmthRow,
 )
@@ -245,6 +247,51 @@ def contrasts(found: ContrastFigures) -> str:
             chart("Tokens per pass", [row.tokens_per_pass for row in rows], ".1f"),
         ]
     )
+
+
+def lengths(rows: Sequence[Served], shown: Mapping[int | None, str]) -> str:
+    """Speedup over a batch without drafts, by batch size, for those draft lengths that are `shown`, by their names."""
+    groups = [
+        Group(f"{size} {'text' if size == 1 else 'texts'}", [_length(row, shown) for row in own if row.length in shown])
+        for size, own in itertools.groupby(rows, key=lambda row: row.rows)
+    ]
+    about = "Whether drafts make a batch faster, by its size. The table below has all lengths."
+    drawn = bars("chart-lengths", "Speedup over the same batch without drafts", about, groups, line=(1.0, "no drafts"))
+    return figure([drawn], "Whiskers reach from the lower to the upper quartile.")
+
+
+def _length(row: Served, shown: Mapping[int | None, str]) -> Bar:
+    says = f"{row.rows} texts, {shown[row.length]}: {SPEEDUP.show(row)}"
+    return Bar(row.speedup, SPEEDUP.figure(row), shown[row.length], says, row.speedup_q1, row.speedup_q3)
+
+
+def timelines(rows: Sequence[Chunked], names: Sequence[str]) -> str:
+    """When each text of a queue read its prompt, and when its tokens came out; all `rows` have one axis of time."""
+    last = max(row.times[-1] for row in rows)
+    words = "A bar is a pass that reads a part of a text's prompt, a stroke is the moment at which a token comes out."
+    return figure([_timeline(row, names, Scale(0.0, last, 22.0, 98.0)) for row in rows], words)
+
+
+def _timeline(row: Chunked, names: Sequence[str], scale: Scale) -> str:
+    head, step = 2 * LINE + GAP + 4, 2 * BAR + 4
+    parts = [
+        f'<text class="chart__name" x="0" y="{head + i * step + BAR}">{escape(n)}</text>' for i, n in enumerate(names)
+    ]
+    for share in row.shares:
+        start, end, y = scale.at(row.times[share.turn]), scale.at(row.times[share.turn + 1]), head + share.text * step
+        if share.tokens > 1:
+            shape = f'<rect class="chart__bar chart__bar--solid" x="{start:.2f}%" y="{y}" {_width(end - start)}/>'
+            parts.append(f"<g><title>{share.tokens} tokens of the prompt</title>{shape}</g>")
+        if share.writes:
+            parts.append(_upright(end, y - 1, y + BAR + 1, "chart__whisker"))
+    bottom = head + len(names) * step
+    what = "prompts read at once" if row.budget is None else f"at most {row.budget} tokens a pass"
+    about = (
+        f"{row.passes} passes in {row.times[-1]:.0f} ms; between two tokens of a text at most {row.longest_gap:.0f} ms."
+    )
+    axis = _axis(scale, head, bottom, "g", None)
+    slug = f"chart-timeline-{row.budget or 'whole'}"
+    return _svg(slug, f"Milliseconds, {what}", about, bottom, [*axis, *parts])
 
 
 def exits(trace: Mapping[str, Any]) -> str:

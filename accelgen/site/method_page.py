@@ -26,7 +26,7 @@ from accelgen.site.docstring import Docstring, parse
 from accelgen.site.proof_links import guarantee_address
 from accelgen.site.results import Results
 from accelgen.site.source_links import SourceLinks
-from accelgen.taxonomy.schema import FigureStatus, Guarantee, Method, Need, Paper, Taxonomy, Workload
+from accelgen.taxonomy.schema import Call, FigureStatus, Guarantee, Method, Need, Paper, Taxonomy, Workload
 
 GUARANTEES = {
     Guarantee.EXACT_DISTRIBUTION: (
@@ -87,7 +87,7 @@ def method_page(method: Method, taxonomy: Taxonomy, results: Results) -> str:
             section("Source", method_code.source(method, results) if source else "", attributes="data-search-exclude"),
             section("Run it", _example(method, text.sections.get("Example", ""))),
             section("A real run", _trace(trace)),
-            section("Measured here", measured(method.id, results.bench)),
+            section("Measured here", measured(method.id, results.bench), _in_batches(method, results)),
             section("Quality beside speed", quality_beside_speed.figures(method.id, results.contrasts)),
             section("Reported by others", _reported(method)),
             section("In inference engines", _production(method)),
@@ -269,6 +269,13 @@ def measured(id: str, bench: dict[str, Any] | None) -> str:
     """The method's rows of the benchmark."""
     rows = [row for row in rows_of(BenchRow, bench) if row.id == id]
     return f"{figures_table(rows)}\n\nSetup, machine and command: [Measured](../measured.md)." if rows else ""
+
+
+def _in_batches(method: Method, results: Results) -> str:
+    """Where more is measured of a method that decodes several texts together."""
+    if method.call is not Call.BATCH or not method.is_implemented or not (results.draft_lengths or results.chunks):
+        return ""
+    return "By batch size, and in time: [many texts at once](../explore/batches.md)."
 
 
 def figures_table(rows: Sequence[BenchRow], names: Mapping[str, str] | None = None) -> str:

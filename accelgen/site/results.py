@@ -35,6 +35,8 @@ class Results:
     copying: dict[str, Any] | None = None  # texts that quote, by `accelgen.measuring.copying`
     warming: dict[str, Any] | None = None  # a trie cold and warm, by `accelgen.measuring.warming`
     contrasts: dict[str, Any] | None = None  # quality beside speed, by `accelgen.measuring.contrasts`
+    draft_lengths: dict[str, Any] | None = None  # in batches, by `accelgen.measuring.draft_lengths`
+    chunks: dict[str, Any] | None = None  # time between tokens, by `accelgen.measuring.chunks`
     peers: dict[str, Any] | None = None  # beside transformers, by `accelgen bench --peers`
     errata: dict[str, Any] | None = None  # the examples of `accelgen.measuring.counterexamples`
     zoo: dict[str, Any] | None = None  # the manifest of the trained models
@@ -64,6 +66,8 @@ def read_results(taxonomy: Taxonomy, taxonomy_file: Path) -> Results:
         copying=read_json(RESULTS / "copying.json"),
         warming=read_json(RESULTS / "warming.json"),
         contrasts=read_json(RESULTS / "contrasts.json"),
+        draft_lengths=read_json(RESULTS / "draft-lengths.json"),
+        chunks=read_json(RESULTS / "chunks.json"),
         peers=read_json(RESULTS / "peers.json"),
         errata=read_json(RESULTS / "errata.json"),
         zoo=read_json(REFERENCE / "zoo" / "weights" / "manifest.json"),

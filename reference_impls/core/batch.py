@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TypeVar
 
 import torch
@@ -11,33 +12,41 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reference_impls.core.arguments import checked
-from reference_impls.core.layers import as_tensor, attention_mask
+from reference_impls.core.generation import check_length
+from reference_impls.core.layers import attention_mask
 from reference_impls.core.model import LanguageModel
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Pass:
-    """One pass over a batch as its layers see it: where they write keys and values, and how far they read."""
+class Run:
+    """Neighbouring rows of a pass that feed equally many tokens, so that one call of the kernel reads for all."""
 
-    store: Tensor  # [layers, 2, rows, kv_heads, capacity, head_dim]
-    slots: Tensor  # [rows, new], which are positions too
-    end: int
+    rows: slice
+    fed: int  # tokens a row
+    end: int  # how far the longest row reaches
+    mask: Tensor | None  # [rows, 1, fed, end]
 
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store keys and values [rows, kv_heads, new, head_dim] of a layer; return all [rows, kv_heads, end, …]."""
-        slots = self.slots[:, None, :, None].expand_as(k)
-        keys, values = (held.scatter_(-2, slots, new) for held, new in zip(self.store[layer], (k, v), strict=True))
-        return keys[:, :, : self.end], values[:, :, : self.end]
+    def read(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """What q [heads, rows * fed, head_dim] reads of its own rows' keys and values: [rows * fed, heads * head_dim].
+
+        `keys` and `values` [rows, kv_heads, capacity, head_dim] are those of the whole batch.
+        """
+        q = q.unflatten(1, (-1, self.fed)).transpose(0, 1)  # [rows, heads, fed, head_dim]
+        k, v = (held[self.rows, :, : self.end] for held in (keys, values))
+        causal, grouped = self.mask is None and self.fed == self.end, q.shape[1] != k.shape[1]
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask, is_causal=causal, enable_gqa=grouped)
+        return y.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 class Batch:
     """Sequences that read the weights together, each with rows of keys and values of its own.
 
-    A pass feeds every sequence as many tokens as it likes, also none, and gives the logits that it would get alone. The
-    rows are filled from the left. Nothing right of a sequence's length is seen before it is written again: to take
-    tokens back is to lower a number, and a sequence that feeds fewer tokens than another is padded in there.
+    A pass feeds every sequence as many tokens as it likes, also none, and gives the logits that it would get alone. No
+    place is padded: the linear layers run over the new tokens of all rows in a row, and attention is computed for each
+    row with its own keys. Nothing right of a sequence's length is seen before it is written again, so to take tokens
+    back is to lower a number.
     `lengths` says how many tokens of each sequence are held, so `text[lengths[row]:]` is what it has not seen yet.
     """
 
@@ -59,18 +68,23 @@ class Batch:
         Raises ValueError where the rows are not those of the batch, where all are empty, and for an unknown token.
         """
         counts, model = list(map(len, self._for_each(tokens))), self.model
-        flat = as_tensor([token for row in tokens for token in row], model.shape.vocab, model.device)
-        place = torch.arange(max(counts))
-        fed = place < torch.tensor(counts)[:, None]  # [rows, new]: False where a row is padded
-        slots = torch.tensor(self.lengths)[:, None] + place  # [rows, new]
-        this = Pass(self._with_room(int(slots.max()) + 1), slots.to(model.device), int(slots.max()) + 1)
-        x = model.embed(torch.zeros_like(this.slots).masked_scatter(fed.to(model.device), flat))  # [rows, new, dim]
-        turn, mask = model.turn(0, len(place), slots[:, None]), self._mask(this, x)  # one angle for all heads
+        x = model.embed([token for row in tokens for token in row])  # [new, dim], row after row
+        ends = [length + count for length, count in zip(self.lengths, counts, strict=True)]
+        self._make_room(max(ends))
+        slots = torch.cat([torch.arange(*ends) for ends in zip(self.lengths, ends, strict=True)])  # positions too
+        rows = torch.arange(len(self)).repeat_interleave(torch.tensor(counts))
+        turn, runs, rows, places = model.turn(0, 0, slots), self._runs(counts), rows.to(x.device), slots.to(x.device)
         for layer, block in enumerate(model.blocks):
-            x = block(x, turn, mask, this, layer)
-        self.lengths = [length + count for length, count in zip(self.lengths, counts, strict=True)]
+            store = self._store[layer]
+            q, k, v = block.attention.project(block.attention_norm(x), turn)  # [heads or kv_heads, new, head_dim]
+            store[0, rows, :, places], store[1, rows, :, places] = k.transpose(0, 1), v.transpose(0, 1)
+            parts = q.split([(run.rows.stop - run.rows.start) * run.fed for run in runs], 1)
+            y = torch.cat([run.read(part, *store) for run, part in zip(runs, parts, strict=True)])
+            x = x + y @ block.attention.out
+            x = x + block.feed(x)
+        self.lengths = ends
         read = [count if last is None else min(count, last) for count in counts]
-        x = torch.cat([states[count - n : count] for states, count, n in zip(x, counts, read, strict=True)])
+        x = torch.cat([states[len(states) - n :] for states, n in zip(x.split(counts), read, strict=True)])
         return list(model.logits(x).split(read))
 
     def crop(self, lengths: Sequence[int]) -> None:
@@ -80,26 +94,55 @@ class Batch:
         self.lengths = list(map(min, self.lengths, lengths))
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these sequences alone, in this order: the others have ended. Their keys and values are copied."""
+        """Go on with these sequences alone, in this order: the others have ended.
+
+        Keys and values are copied where a sequence is to stand in another's place, as far as the longest reaches.
+        """
         if not rows or not all(0 <= row < len(self) for row in rows):
             raise ValueError(f"cannot keep the sequences {[*rows]} of a batch of {len(self)}")
+        if len(rows) > len(self):  # one that goes on in several ways
+            self._store = self._store[:, :, list(rows)]
+        elif moved := {place: row for place, row in enumerate(rows) if place != row}:
+            end = max(self.lengths)
+            self._store[:, :, [*moved], :, :end] = self._store[:, :, [*moved.values()], :, :end]
+        self._store = self._store[:, :, : len(rows)]
         self.lengths = [self.lengths[row] for row in rows]
-        self._store = self._store[:, :, list(rows)]
 
-    def _mask(self, this: Pass, x: Tensor) -> Tensor | None:
-        """Who sees whom: its own sequence up to itself. None where all begin, and the triangle is the kernel's own."""
-        if not any(self.lengths):
-            return None
-        visible = torch.arange(this.end, device=x.device) <= this.slots[..., None]  # [rows, new, end]
-        return attention_mask(visible, 0, x.shape[-2], x)
+    def _runs(self, counts: Sequence[int]) -> list[Run]:
+        """The rows of a pass that feed something, neighbours with equal counts together."""
+        found, first = list[Run](), 0
+        for fed, group in groupby(counts):
+            rows = slice(first, first := first + len(list(group)))
+            if fed:
+                found.append(self._run(rows, fed))
+        return found
 
-    def _with_room(self, end: int) -> Tensor:
+    def _run(self, rows: slice, fed: int) -> Run:
+        """Who sees whom: its own row up to itself. None where the bare triangle or the whole is the kernel's own."""
+        starts = self.lengths[rows]
+        end = max(starts) + fed
+        if not any(starts) or (fed == 1 and min(starts) == max(starts)):
+            return Run(rows, fed, end, None)
+        places = torch.tensor(starts)[:, None] + torch.arange(fed)  # [rows, fed]
+        visible = torch.arange(end) <= places[:, None, :, None]  # [rows, 1, fed, end]
+        return Run(rows, fed, end, attention_mask(visible, 0, fed, self._store))
+
+    def _make_room(self, end: int) -> None:
         capacity = self._store.shape[-2]
         if end > capacity:
             self._store = F.pad(self._store, (0, 0, 0, max(end, 2 * capacity) - capacity))
-        return self._store
 
     def _for_each(self, given: Sequence[T]) -> Sequence[T]:
         if len(given) != len(self):
             raise ValueError(f"{len(given)} are given for a batch of {len(self)} sequences")
         return given
+
+
+def check_rows(target: LanguageModel, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> None:
+    """Raise ValueError unless each prompt has a token and a limit of its own, and both fit the target's positions."""
+    if len(prompts) != len(limits):
+        raise ValueError(f"{len(prompts)} prompts have {len(limits)} limits; give each prompt one")
+    for row, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
+        if not prompt:
+            raise ValueError(f"the prompt of row {row} is empty; give each row at least one token")
+        check_length(target, prompt, limit)

@@ -24,6 +24,7 @@ from accelgen.checkpoints.reading import check_vocabulary, load  # noqa: E402
 from accelgen.cli import app  # noqa: E402
 from accelgen.cli.options import show  # noqa: E402
 from accelgen.cli.own_options import own_options  # noqa: E402
+from accelgen.measuring.kinds import KINDS  # noqa: E402
 from accelgen.taxonomy.loading import load_taxonomy  # noqa: E402
 from reference_impls import zoo  # noqa: E402
 from reference_impls.testing.cases import case_of  # noqa: E402
@@ -353,8 +354,8 @@ def test_a_model_narrower_than_its_tokenizer_is_refused_as_a_drafter(drafter, tm
 # ---- running ------------------------------------------------------------------------------------------------------
 
 METHODS = {method.id: method for method in load_taxonomy().methods if method.is_implemented}
-FIT = {id: case for id in METHODS if not (case := case_of(id)).lacks}
-UNFIT = {id: case.lacks for id in METHODS if (case := case_of(id)).lacks}
+UNFIT = {id: why for id, method in METHODS.items() if (why := case_of(id).lacks or KINDS[method.call].unfit)}
+FIT = {id: case_of(id) for id in METHODS if id not in UNFIT}
 
 
 def parameters(id):

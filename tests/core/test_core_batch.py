@@ -71,7 +71,7 @@ def test_rows_are_taken_back_each_for_itself(model, lengths):
     agree(batch, alone, [[1], [1], [1]])
 
 
-@pytest.mark.parametrize("rows", [[0], [3, 1], [0, 2, 3], [2, 2]])
+@pytest.mark.parametrize("rows", [[0], [3, 1], [0, 2, 3], [3, 0, 1, 2], [1, 2, 3], [2, 2]])
 def test_rows_that_have_ended_leave_the_others_as_they_are(model, rows):
     batch, alone = Batch(model, 4), Alone(model, 4)
     agree(batch, alone, TEXTS)
@@ -86,6 +86,30 @@ def test_rows_that_have_ended_leave_the_others_as_they_are(model, rows):
         torch.testing.assert_close(one, alone([[4]])[0], **CLOSE)
         alone.crop([len(TEXTS[rows[0]])])
         torch.testing.assert_close(other, alone([[9]])[0], **CLOSE)
+
+
+def test_one_sequence_may_go_on_in_more_ways_than_there_are_rows(model):
+    batch, alone = Batch(model, 1), Alone(model, 1)
+    agree(batch, alone, TEXTS[:1])
+    batch.keep([0, 0, 0])
+    for row, logits in enumerate(batch([[4], [5], [6]])):
+        alone.crop([len(TEXTS[0])])
+        torch.testing.assert_close(logits, alone([[4 + row]])[0], **CLOSE)
+    batch.crop([2, 2, 2])
+    alone.crop([2])
+    wanted = alone([[7]])[0]
+    for logits in batch([[7]] * 3):
+        torch.testing.assert_close(logits, wanted, **CLOSE)
+
+
+def test_rows_that_stay_where_they_are_are_not_copied(model):
+    batch, where = Batch(model, 4), None
+    batch(TEXTS)
+    where = batch._store.data_ptr()
+    batch.keep([0, 3, 2])
+    assert batch._store.data_ptr() == where
+    batch.keep([0, 1])
+    assert batch._store.data_ptr() == where
 
 
 @pytest.mark.parametrize("last", [1, 2, 5])
@@ -130,7 +154,7 @@ def test_the_weights_are_read_once_for_all(model, monkeypatch):
     block, feed = model.blocks[0], model.blocks[0].feed
     monkeypatch.setattr(block, "feed", lambda x: calls.append(x.shape[:2]) or feed(x))
     Batch(model, 4)(TEXTS)
-    assert calls == [(4, 8)]
+    assert calls == [(8 + 6 + 8 + 1, 12)]  # and for no place that is padded
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from accelgen.site import predictions
 from accelgen.site.predictions import compared, problems
 from accelgen.taxonomy.loading import load_taxonomy
 from accelgen.taxonomy.schema import Call
+from reference_impls.core.batch import Batch
 from reference_impls.core.cache import Cache
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -104,6 +105,24 @@ def test_a_masked_pass_is_told_apart_and_models_in_lists_are_seen():
     assert ("target", "target", "run", "1 layers", 2) in found
     assert found.count(("draft", "drafter of 1 layers", "forward", "", 1)) == 2
     assert found[-1][:3] == ("rest", "Tree", "layout")
+
+
+def test_a_pass_over_a_batch_is_one_call_of_the_model_that_runs_it():
+    """What it costs depends on the tokens that it reads, and on how many rows read some."""
+    target, drafter, recorder = tiny(0), tiny(1, layers=1), Recorder()
+    ours, theirs = Batch(target, 3), Batch(drafter, 3)
+    with recorder.watching(machine, {"target": target, "drafter": drafter}, {}), torch.inference_mode():
+        ours([[1, 2], [], [3]])
+        theirs([[1], [2], [3]], last=1)
+        ours([[4], [], []])
+    assert [(call.part, call.who, call.name, call.how, call.new) for call, _ in recorder.calls] == [
+        ("target", "target", "forward", "batch of 2", 3),
+        ("draft", "drafter of 1 layers", "forward", "batch of 3", 3),
+        ("target", "target", "forward", "batch of 1", 1),
+    ]
+    with torch.inference_mode():
+        ours([[5], [6], [7]])
+    assert len(recorder.calls) == 3
 
 
 @pytest.mark.usefixtures("trial_zoo")
