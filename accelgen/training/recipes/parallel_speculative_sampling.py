@@ -14,7 +14,7 @@ from reference_impls.speculative_decoding import parallel_speculative_sampling a
 
 LENGTH = 6  # look-ahead tokens
 GROUPS = 24  # of them behind each text of a batch
-LIMIT, PROMPTS = 48, 16  # of the texts that tokens a pass are counted in
+LIMIT, PROMPTS = 32, 12  # of the texts that tokens a pass are counted in
 
 
 def train(shelf: Shelf, settings: Windows) -> Part:
