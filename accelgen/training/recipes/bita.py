@@ -28,7 +28,11 @@ class OwnTexts(Windows):
     """Texts that the target continues at temperature 0, and how long a part learns from them."""
 
     texts: int = 512
-    prompt: int = 32  # tokens of a training text that the target continues to `length` + 1
+
+    @property
+    def prompt(self) -> int:
+        """Tokens of a training text that the target continues to `length` + 1: a third."""
+        return self.length // 3
 
 
 def train(shelf: Shelf, settings: OwnTexts) -> Part:

@@ -307,7 +307,7 @@ def test_trained_masks_know_more_of_a_text_of_the_target_than_those_that_trainin
 def test_the_recipe_trains_prompt_and_masks_on_texts_of_the_target() -> None:
     text = "def add(a, b):\n    return a + b\n" * 60
     shelf = Shelf(read=lambda _: Corpus([text], [], {"library": [text]}, {"library": [text]}))
-    settings = replace(RECIPE.settings, steps=2, batch=2, length=20, texts=2, prompt=8)
+    settings = replace(RECIPE.settings, steps=2, batch=2, length=24, texts=2)
     part = RECIPE.train(shelf, settings)
     begun = BidirectionalTuning(shelf.load("target").shape)
     begun.start_from(shelf.load("target"))
