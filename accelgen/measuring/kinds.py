@@ -86,10 +86,13 @@ class Kind(ABC):
         return [words.encode(text) for text in self.texts(count)]
 
     def settings(self, method: Method, side: Side) -> list[Setting]:
-        """What is varied: by default the temperature, where the method draws and promises something about it."""
+        """What is varied: the temperature, where a method draws and promises something, and what its case compares."""
+        from reference_impls.testing.cases import case_of
+
         drawn = "sampler" in side.required
         every = TEMPERATURES[:1] if method.guarantee is Guarantee.EXACT_GREEDY else TEMPERATURES
-        return [Setting(t, more) for t in (every if drawn else (None,)) for more in self.refinements(side)]
+        varied = [more | dict(own) for more in self.refinements(side) for own in case_of(method.id).compared]
+        return [Setting(t, more) for t in (every if drawn else (None,)) for more in varied]
 
     def refinements(self, side: Side) -> list[dict[str, Any]]:
         """The numbers of passes at which a method that refines is measured; one empty choice for any other."""

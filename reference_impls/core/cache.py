@@ -17,6 +17,13 @@ class KeysAndValues(Protocol):
         """Store keys and values of new tokens; return those of the layer's whole text."""
 
 
+class Past(KeysAndValues, Protocol):
+    """What a model's layers ask of a cache beyond that: how much of the text each of them has there."""
+
+    def length(self, layer: int) -> int:
+        """How many tokens `layer` holds."""
+
+
 class Cache:
     """Keys and values [layers, 2, kv_heads, capacity, head_dim], with a length for every layer.
 

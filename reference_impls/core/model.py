@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
-from reference_impls.core.cache import Cache
+from reference_impls.core.cache import Cache, Past
 from reference_impls.core.layers import Block, Norm, Shape, Turn, as_tensor, attention_mask
 
 
@@ -75,7 +75,7 @@ class LanguageModel(nn.Module):
     def run(
         self,
         x: Tensor,
-        cache: Cache | None = None,
+        cache: Past | None = None,
         *,
         layers: range | None = None,
         positions: Tensor | None = None,

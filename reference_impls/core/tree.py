@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from numbers import Integral
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from reference_impls.core.drafting import check_guesses
@@ -65,3 +66,17 @@ class Tree:
             if parent >= 0:
                 visible[i] |= visible[parent + roots]
         return torch.tensor(depths), visible
+
+
+def attach(depths: Tensor, visible: Tensor | None, places: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The layout of a pass with a chain of `size` more tokens behind each of `places` [chains], one after another.
+
+    For tokens that look ahead, such as masks. `depths` [n] and `visible` [n, n] are as `Tree.layout` gives them. A
+    chain continues the depths of its place, sees what its place sees and itself in a row; no other token sees it.
+    """
+    n = len(depths)
+    visible = torch.ones(n, n, dtype=torch.bool).tril() if visible is None else visible
+    ahead = (depths[places, None] + torch.arange(1, size + 1)).flatten()  # [chains * size]
+    own = torch.kron(torch.eye(len(places)), torch.ones(size, size).tril()).bool()
+    chains = torch.cat((visible[places].repeat_interleave(size, 0), own), 1)
+    return torch.cat((depths, ahead)), torch.cat((F.pad(visible, (0, len(ahead))), chains))

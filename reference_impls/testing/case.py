@@ -62,6 +62,12 @@ class Case:
     costs: Mapping[str, Cost] = field(default_factory=dict)
     """Functions of its module, beside the models' own calls, that a step's time is spent in, and for which part."""
 
+    passes: int = 1
+    """Passes of the target from one draft to the next, where a draft takes one that also gives a token."""
+
+    compared: Sequence[Mapping[str, Any]] = ({},)
+    """Options at which the benchmark measures it one after another, in place of those of its example."""
+
     chain: bool = False
     """Whether one language model drafts a chain that the target alone judges, so that a drafter of any acceptance can
     stand in."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from reference_impls.core.cache import Cache
+from reference_impls.core.cache import Cache, Past
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.testing.case import Scene
@@ -48,7 +48,7 @@ def watched(target: LanguageModel) -> Iterator[tuple[list[Cache], list[int]]]:
         caches.append(new_cache())
         return caches[-1]
 
-    def count(x: torch.Tensor, cache: Cache | None = None, **more: Any) -> torch.Tensor:
+    def count(x: torch.Tensor, cache: Past | None = None, **more: Any) -> torch.Tensor:
         chosen = more.get("layers")
         layers.append(target.shape.layers if chosen is None else len(chosen))
         return run(x, cache, **more)

@@ -165,7 +165,7 @@ def possible(step: Any, start: int, guess: Guess) -> int:
     return min(kept, len(step.emitted))
 
 
-def _use(runs: Callable[[Guess], list[Run]], guess: Guess) -> None:
+def _use(subject: Subject, runs: Callable[[Guess], list[Run]], guess: Guess) -> None:
     for run in runs(guess):
         start = len(run.scene.prompt)
         steps = trace(run.result, "drafted", "parents", "kept", "emitted", "passes")
@@ -174,7 +174,10 @@ def _use(runs: Callable[[Guess], list[Run]], guess: Guess) -> None:
             best = possible(step, start, guess)
             require(step.kept == best, f"step {number} kept {step.kept} of {best} possible guesses {run.where}")
             start += len(step.emitted)
-        passes, fewest = sum(step.passes for step in steps), 1 + math.ceil(LIMIT / (run.scene.guesses + 1))
+        turn = subject.case.passes
+        passes = sum(step.passes for step in steps)
+        begun = next(i for i, step in enumerate(steps) if step.drafted)  # passes that read the prompt and look ahead
+        fewest = max(1, begun) + turn * math.ceil(LIMIT / (run.scene.guesses + turn))
         few = guess != "perfect" or passes <= fewest
         require(few, f"{LIMIT} tokens took {passes} passes, and {fewest} are enough for perfect guesses {run.where}")
 
@@ -202,7 +205,7 @@ def greedy_checks(subject: Subject) -> Iterator[Check]:
     sentence = "A step keeps the longest run of its guesses that is the target's text, no guess more and no guess less."
     yield Check("kept-guesses", sentence, later(_kept, runs, subject.qualities))
     for guess in subject.qualities[1:]:
-        yield Check(f"{guess}-use", claims[guess][1], later(_use, runs, guess))
+        yield Check(f"{guess}-use", claims[guess][1], later(_use, subject, runs, guess))
 
 
 EXACT_LAW = Suite("exact-law", exact_law_checks)

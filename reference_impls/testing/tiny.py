@@ -112,6 +112,28 @@ def recited(scene: Scene) -> Scene:
     return replace(scene, target=target, prompt=RECITED * 2)
 
 
+def foreseeing(scene: Scene, ahead: Callable[[LanguageModel, Tensor, Tensor], Tensor]) -> Scene:
+    """The scene, where guesses have to be good, with a target that reads them out of its own masks.
+
+    A random decoder that recites; its read-out is fitted to the next token behind every place of the text and, by the
+    masks behind it, to the tokens after that: `ahead(model, text, places)` gives their logits [places, masks, vocab].
+    """
+    if scene.guess == "random":
+        return scene
+    vocab, text = scene.target.shape.vocab, torch.tensor(RECITED * 8)
+    model = language_model(vocab, layers=6, dim=128)
+    model.head = nn.Parameter(torch.eye(model.shape.dim, dtype=torch.float64))  # logits are features until it is fitted
+    places = torch.arange(len(text) - scene.guesses - 1)
+    with torch.no_grad():
+        features = model(text[: len(places)]), ahead(model, text, places)[:, : scene.guesses].flatten(0, 1)
+        guessed = places[:, None] + torch.arange(2, scene.guesses + 2)  # [places, guesses]
+        wrong = (guessed % PERIOD == 0) & (scene.guess == "noisy")
+        said = torch.cat((text[places + 1], ((text[guessed] + wrong) % vocab).flatten()))
+        wanted = torch.eye(vocab, dtype=torch.float64)[said]
+        model.head = nn.Parameter(10 * torch.linalg.lstsq(torch.cat(features), wanted).solution)
+    return replace(scene, target=model, prompt=RECITED * 2)
+
+
 class Erring(LanguageModel):
     """A copy of a model whose best guess for every third place of the text is a wrong one."""
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reference_impls.core.tree import Tree
+from reference_impls.core.tree import Tree, attach
 from reference_impls.testing import language_model
 
 MUTANTS = [
@@ -12,6 +12,13 @@ MUTANTS = [
     ("only-the-parent-is-seen", "visible[i] |= visible[parent + roots]", "visible[i, parent + roots] = True"),
     ("unseen-tokens-at-one-position", "depths = list(range(roots))", "depths = [0] * roots"),
     ("path-from-below", "return found[::-1]", "return found"),
+    ("chains-side-by-side-at-one-place", "torch.arange(1, size + 1)", "torch.ones(size, dtype=torch.long)"),
+    ("chains-at-the-depth-of-their-place", "torch.arange(1, size + 1)", "torch.arange(size)"),
+    ("chains-that-see-each-other", "torch.eye(len(places))", "torch.ones(len(places), len(places))"),
+    ("chains-that-see-their-future", "torch.ones(size, size).tril()", "torch.ones(size, size)"),
+    ("chains-seen-by-the-text", "F.pad(visible, (0, len(ahead)))", "F.pad(visible, (0, len(ahead)), value=True)"),
+    ("chains-that-see-everything", "visible[places].repeat_interleave(size, 0)", "visible[-1:].expand(len(ahead), -1)"),
+    ("chains-in-turn", "visible[places].repeat_interleave(size, 0)", "visible[places].repeat(size, 1)"),
     ("prompt-under-a-mask", "if not self.tokens:", "if not roots:"),
 ]
 
@@ -125,3 +132,41 @@ def test_a_tree_pass_may_bring_the_unseen_tokens_along(tree, roots):
     cache.keep(len(text), tree.path(5))
     text += [tree.tokens[i] for i in tree.path(5)]
     torch.testing.assert_close(model([8, 9], cache), model([*text, 8, 9])[-2:], rtol=1e-10, atol=1e-10)
+
+
+def test_chains_behind_two_nodes_of_the_example(tree):
+    depths, visible = attach(*tree.layout(), torch.tensor([0, 3]), 2)
+    assert depths.tolist() == [0, 1, 1, 2, 2, 2, 3, 1, 2, 3, 4]
+    assert torch.equal(visible[:7, :7], tree.layout()[1])
+    assert not visible[:7, 7:].any()
+    assert visible[7:].int().tolist() == [
+        [1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0],
+        [1, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0],
+        [1, 1, 0, 1, 0, 0, 0, 0, 0, 1, 0],
+        [1, 1, 0, 1, 0, 0, 0, 0, 0, 1, 1],
+    ]
+
+
+def test_chains_behind_a_text_that_has_no_mask():
+    depths, visible = attach(*Tree().layout(3), torch.tensor([2, 0]), 1)
+    assert depths.tolist() == [0, 1, 2, 3, 1]
+    assert visible.int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0],
+        [1, 0, 0, 0, 1],
+    ]
+
+
+@torch.no_grad()
+def test_a_chain_in_a_pass_over_a_tree_is_that_behind_its_path(tree):
+    model, chain = language_model(8), [2, 5]
+    depths, visible = attach(*tree.layout(), torch.arange(7), 2)
+    cache = model.new_cache()
+    model(PROMPT, cache)
+    inputs = [ROOT, *tree.tokens, *chain * 7]
+    logits = model(inputs, cache, positions=len(PROMPT) + depths, visible=visible)[7:].view(7, 2, 8)
+    for node, found in enumerate(logits, start=-1):
+        path = [tree.tokens[i] for i in tree.path(node)]
+        assert torch.allclose(found, model([*PROMPT, ROOT, *path, *chain])[-2:], atol=1e-10)

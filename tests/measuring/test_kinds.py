@@ -24,6 +24,7 @@ from accelgen.taxonomy.calls import BASELINES
 from accelgen.taxonomy.schema import Call
 from reference_impls.baselines import autoregressive
 from reference_impls.core.sampling import Sampler
+from reference_impls.testing.cases import Case
 
 pytestmark = pytest.mark.usefixtures("trial_zoo")
 each_call = pytest.mark.parametrize("call", Call)
@@ -58,6 +59,13 @@ def test_every_kind_is_there_and_needs_no_torch() -> None:
 )
 def test_what_is_varied_is_said_by_the_kind(call: Call, settings: list[str]) -> None:
     assert [contest.title for contest in found(call)] == settings
+
+
+def test_what_a_case_compares_is_measured_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(compared=({"gamma": 1}, {"gamma": 3}))
+    monkeypatch.setattr("reference_impls.testing.cases.case_of", lambda _: case)
+    titles = [f"{law}, gamma {gamma}" for law in ("greedy", "temperature 0.8") for gamma in (1, 3)]
+    assert [contest.title for contest in found(Call.CONTINUE)] == titles
 
 
 def test_a_method_that_is_exact_when_greedy_is_measured_greedy() -> None:

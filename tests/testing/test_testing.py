@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from accelgen.cli import app
@@ -14,8 +15,8 @@ from accelgen.taxonomy.suites import CLAIMS
 from accelgen.workshop.proving import proof
 from reference_impls.core.generation import Generation, Step
 from reference_impls.testing import BUILDERS, SUITES, KitError, Scene, options, prove, verify
-from reference_impls.testing.cases import case_of
-from reference_impls.testing.tiny import flat_model
+from reference_impls.testing.cases import Case, case_of
+from reference_impls.testing.tiny import PERIOD, RECITED, flat_model, foreseeing, varied_model
 
 PORT = '''
 from collections.abc import Sequence
@@ -182,3 +183,51 @@ def test_a_method_that_hides_its_drafting_is_found_out():
     found = {result.check: result.outcome for result in prove(generate, [SUITES["greedy-identity"]])}
     failed = {check for check, outcome in found.items() if outcome == "failed"}
     assert failed == {"kept-guesses", "noisy-use", "perfect-use"}
+
+
+def masks_alone(model, text, places):
+    """What two masks say behind each place of a text, each place in a pass of its own."""
+    masks = torch.randn(2, model.shape.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    inputs = [torch.cat((model.embed(text[: place + 1]), masks)) for place in places]
+    return torch.stack([model.logits(model.run(x))[-2:] for x in inputs])
+
+
+@pytest.mark.parametrize("guess", ["perfect", "noisy"])
+@torch.no_grad()
+def test_masks_of_a_target_that_foresees_are_as_good_as_the_scene_asks(guess):
+    scene = foreseeing(Scene(varied_model(), [5, 3], 2, guess), masks_alone)
+    text, places = torch.tensor(RECITED * 8), torch.arange(12, 30)
+    assert list(scene.prompt) == list(RECITED * 2)
+    assert scene.target(text)[places].argmax(-1).tolist() == text[places + 1].tolist()
+    said = masks_alone(scene.target, text, places).argmax(-1)
+    ahead = places[:, None] + torch.tensor([2, 3])
+    wrong = (ahead % PERIOD == 0) & (guess == "noisy")
+    assert said.tolist() == ((text[ahead] + wrong) % 11).tolist()
+
+
+def test_random_guesses_need_no_other_target():
+    scene = Scene(varied_model(), [5, 3])
+    assert foreseeing(scene, masks_alone) is scene
+
+
+@pytest.mark.parametrize(("passes", "outcome"), [(1, "failed"), (2, "passed")])
+def test_only_a_case_can_allow_a_second_pass_for_each_draft(passes, outcome):
+    """Perfect guesses, each draft paid with a pass of the target that gives a token too."""
+
+    def generate(target, prompt, limit, *, drafter, sampler, gamma=4, eos=None):
+        from reference_impls.speculative_decoding.speculative_sampling_chen import generate as right
+
+        result, tokens = Generation(), list(prompt)
+        go_on = limit > 0
+        while go_on:
+            for own in ({"limit": 1}, {"limit": gamma + 1}):
+                if go_on:
+                    step = right(target, tokens, drafter=drafter, sampler=sampler, gamma=gamma, **own).steps[0]
+                    step.drafted = step.drafted if own["limit"] > 1 else []
+                    step.kept = min(step.kept, len(step.drafted))
+                    tokens += step.emitted
+                    go_on = result.add(step, limit, eos)
+        return result
+
+    found = prove(generate, [SUITES["greedy-identity"]], Case(passes=passes))
+    assert {result.check: result.outcome for result in found}["perfect-use"] == outcome
