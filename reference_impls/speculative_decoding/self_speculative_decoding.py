@@ -144,7 +144,7 @@ def sure_draft(
     """
     draft, q, confidence = list[int](), list[Tensor](), 1.0
     while len(draft) < gamma and (not draft or confidence >= threshold):
-        logits = sketch(target, [*tokens[-1:], *draft][-1], cache, skips)  # [vocab]
+        logits = sketch(target, (draft or tokens)[-1], cache, skips)  # [vocab]
         q.append(sampler.probs(logits))
         token, confidence = drawn_with_confidence(sampler, q[-1], logits)
         draft.append(token)

@@ -87,8 +87,8 @@ def total(result: Any, kind: str) -> int:
 
 
 def require(holds: bool, sentence: str) -> None:  # noqa: FBT001 - reads as what it is
-    """Raise AssertionError with this sentence unless the claim holds."""
-    if not holds:
+    """Raise AssertionError with this sentence unless the claim is True; a sentence in its place is no claim."""
+    if holds is not True:
         raise AssertionError(sentence)
 
 

@@ -75,3 +75,7 @@ def test_lengths_lie_around_the_middle_and_within_the_model(
 
 def test_a_canvas_is_as_wide_as_the_longest_and_the_rest_is_padding() -> None:
     assert real_places(torch.tensor([1, 3, 2])).int().tolist() == [[1, 0, 0], [1, 1, 1], [1, 1, 0]]
+
+
+def test_a_fresh_table_scores_with_about_the_size_of_the_state() -> None:
+    assert float(LengthPredictor(256, longest=40).table.std()) == pytest.approx(1 / 16, rel=0.1)

@@ -140,3 +140,11 @@ def test_a_translation_longer_than_the_positions_is_refused_before_it_starts(mod
     with counted(encoder=model.encoder[0]) as calls, pytest.raises(ValueError, match=r"^limit is 9; .* 8 positions"):
         translate(model, SOURCE, 9, sampler=greedy, eos=11)
     assert not calls["encoder"]
+
+
+def test_a_fresh_model_has_its_layers_twice_and_vectors_of_length_one() -> None:
+    shape = Shape(vocab=64, dim=256, layers=3, heads=2, kv_heads=2, head_dim=8, hidden=24)
+    model = EncoderDecoder(shape, longest=32)
+    assert len(model.encoder) == len(model.decoder) == 3
+    for table in (model.embedding, model.positions):
+        assert float(table.norm(dim=1).mean()) == pytest.approx(1, rel=0.05)

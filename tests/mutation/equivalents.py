@@ -16,4 +16,29 @@ EQUIVALENTS: dict[Change, str] = {
         "check_guesses(draft[-1:])",
         "check_guesses(draft[-2:])",
     ): "the guess before the last was checked when it was the last",
+    Change(
+        "reference_impls/core/layers.py",
+        "flat = q.dim() == 3",
+        "flat = q.dim() == 2",
+    ): "a batch dimension of one around the kernel changes which kernel computes, and not what it gives",
+    Change(
+        "reference_impls/core/verify.py",
+        "one_hot(x.squeeze(-1), law",
+        "one_hot(x.squeeze(1), law",
+    ): "the last dimension of a matrix is its dimension 1",
+    Change(
+        "reference_impls/core/rescoring.py",
+        "real.sum(-1, keepdim=True)",
+        "real.sum(1, keepdim=True)",
+    ): "the last dimension of a matrix is its dimension 1",
+    Change(
+        "reference_impls/early_exiting/free.py",
+        "** 2).sum(-1) / total",
+        "** 2).sum(1) / total",
+    ): "the last dimension of a matrix is its dimension 1",
+    Change(
+        "reference_impls/testing/laws.py",
+        "if chance > IMPOSSIBLE",
+        "if chance >= IMPOSSIBLE",
+    ): "no law that rounding leaves gives an outcome exactly the chance at which it counts as impossible",
 }

@@ -126,6 +126,7 @@ SMALL = {
     "x = [i for i in a if i]": {"x = [i for i in a if not (i)]"},
     "a[i] = b": {"pass"},
     "x = f(a, b)": {"x = f(b, a)"},
+    "x = max(a, b)": {"x = min(a, b)"},
     "x = a[i:]": {"x = a[(i) + 1:]", "x = a[(i) - 1:]"},
     "x = range(n)": {"x = range((n) + 1)", "x = range((n) - 1)"},
     "x = a.amin(b)": {"x = a.amax(b)"},
@@ -169,6 +170,16 @@ x = f"{a + 1}"
 '''
     source = Source(trial(text))
     assert {source.change(*edit).new for place in source.places() for edit in place} == {"assert not (a), f(1, 2)"}
+
+
+def test_numbers_of_the_kit_are_changed_only_where_they_judge(monkeypatch, tmp_path):
+    (tmp_path / "kit.py").write_text("PROMPT = [5, 3]\nfine = len(PROMPT) > 1\n", "utf-8")
+    monkeypatch.setattr(drawing, "ROOT", tmp_path)
+    everywhere = {new for place in Source("kit.py").places() for *_, new in place}
+    monkeypatch.setattr(drawing, "KIT", "kit")
+    judging = {new for place in Source("kit.py").places() for *_, new in place}
+    assert everywhere - judging == {"6", "4"}
+    assert judging == {" >= ", " <= ", "2", "0"}
 
 
 def test_a_change_brings_along_as_many_lines_as_tell_it_from_others(trial):

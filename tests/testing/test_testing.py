@@ -16,6 +16,10 @@ from accelgen.workshop.proving import proof
 from reference_impls.core.generation import Generation, Step
 from reference_impls.testing import BUILDERS, SUITES, KitError, Scene, options, prove, verify
 from reference_impls.testing.cases import Case, case_of
+from reference_impls.testing.checks import guessed, require
+from reference_impls.testing.exactness import reach
+from reference_impls.testing.laws import total_variation
+from reference_impls.testing.refusals import refuses
 from reference_impls.testing.tiny import PERIOD, RECITED, flat_model, foreseeing, varied_model
 
 PORT = '''
@@ -231,3 +235,34 @@ def test_only_a_case_can_allow_a_second_pass_for_each_draft(passes, outcome):
 
     found = prove(generate, [SUITES["greedy-identity"]], Case(passes=passes))
     assert {result.check: result.outcome for result in found}["perfect-use"] == outcome
+
+
+def test_the_distance_of_two_laws_counts_what_only_one_of_them_can_give():
+    assert total_variation({"a": 1.0}, {"b": 1.0}) == 1
+    assert total_variation({"a": 0.5, "b": 0.5}, {"a": 0.75, "c": 0.25}) == 0.5
+
+
+@pytest.mark.parametrize("words", ["wrong\nin several lines and many words", "too few words"])
+def test_a_refusal_is_one_plain_sentence(words):
+    def call():
+        raise ValueError(words)
+
+    with pytest.raises(AssertionError, match="not one clear sentence"):
+        refuses(call, "it")
+
+
+def test_the_reach_of_a_draft_is_its_longest_path():
+    assert reach(Step([1], drafted=[4, 5, 6], parents=[-1, 0, -1])) == 2
+    assert reach(Step([1], drafted=[4, 5, 6])) == 3
+
+
+def test_kept_tokens_of_a_tree_are_a_path_of_it():
+    drafted, parents = [4, 5, 6], [-1, 0, -1]
+    assert guessed(drafted, parents, [4, 5])
+    assert not guessed(drafted, parents, [5])
+    assert not guessed(drafted, parents, [6, 5])
+
+
+def test_a_sentence_in_the_place_of_a_claim_is_no_claim():
+    with pytest.raises(AssertionError):
+        require("it holds", True)

@@ -45,6 +45,7 @@ BUGS = {
         "leaves skipped layers empty": ("target.fill(x, cache, layers=range(stop, depth))", "", "cache-complete"),
         "fills with another state": ("target.fill(x,", "target.fill(x * 2,", "propagation"),
         "says that all layers were run": ("layers=[stop]", "layers=[depth]", "layers"),
+        "never says that all layers were run": ("layers=[stop]", "layers=[min(stop, depth - 1)]", "leaves-early"),
         "never leaves": ("if result.tokens else depth", "if not limit else depth", "leaves-early"),
         "always leaves": (
             "stop = schedule[len",
@@ -110,6 +111,7 @@ BUGS = {
         "counts a layer less": ("layers=[layer + 1]", "layers=[max(1, layer)]", "layers"),
         "leaves where it is unsure": ("best >= threshold", "best < threshold", "whole-model"),
         "never leaves": ("best >= threshold", "best > 2", "leaves-early"),
+        "takes any threshold": ("if math.isnan(threshold):", "if False:", "threshold=nan"),
         "answers from the last layer but one": ("range(depth)", "range(depth - 1)", "whole-model"),
         "says nothing of NaN": ("if not p.isfinite().all():", "if False:", "logits"),
     },

@@ -22,6 +22,7 @@ from reference_impls.early_exiting.free import (
     assigned,
     confidence,
     count_kept,
+    deep_step,
     generate,
     loss,
     pairs,
@@ -377,6 +378,24 @@ def test_an_estimator_learns_nothing_from_a_broken_model() -> None:
     assert not estimator.confidences
     with pytest.raises(ValueError, match="a confidence is not a number from 0 to 1"):
         estimator.learn([0.5, math.nan], [True, False])
+
+
+def test_an_estimator_takes_both_ends_and_a_value_that_came_twice_is_no_law() -> None:
+    estimator = ThresholdEstimator()
+    estimator.learn([0.0, 1.0], [False, True])
+    assert estimator.confidences == [0.0, 1.0]
+    estimator = ThresholdEstimator()
+    estimator.learn([0.7, 0.7, 0.4, 0.6], [False, False, True, True])
+    before = estimator.shapes[0].tolist()
+    estimator.fit()
+    assert estimator.shapes[0].tolist() == before
+    assert estimator.shapes[1].isfinite().all()
+
+
+def test_a_deep_step_names_the_depth_of_every_token() -> None:
+    step = deep_step([4, 5, 6], 2, 9, (2, 7), stacked=4)
+    assert (step.emitted, step.kept, step.layers) == ([4, 5, 9], 2, [2, 2, 7])
+    assert deep_step([], 0, 9, (2, 7), stacked=1).layers == [7]
 
 
 def test_defaults_are_the_documented_ones() -> None:

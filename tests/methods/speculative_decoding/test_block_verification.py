@@ -11,6 +11,7 @@ from math import prod
 import pytest
 import torch
 from defaults import defaults_of
+from layer_tokens import layer_tokens
 from torch import Tensor
 
 from accelgen.measuring.counterexamples import block_by_products
@@ -255,6 +256,16 @@ def test_the_published_rule_misses_the_law() -> None:
     law = block_by_products(P, Q)
     assert sum(law.values()) == pytest.approx(1)
     assert abs(law[0,] - float(P[0])) == pytest.approx(0.26, abs=0.005)
+
+
+@torch.no_grad()
+def test_the_target_reads_every_token_once_and_every_guess_once() -> None:
+    target, drafter, prompt = varied_model(), varied_model(5), [5, 3, 8, 1]
+    with layer_tokens(target) as ran:
+        run = generate(target, prompt, 20, drafter=drafter, sampler=Sampler(seed=1), gamma=3)
+    read = len(prompt) + sum(len(step.drafted) + 1 for step in run.steps) - 1
+    assert sum(ran) == target.shape.layers * read
+    assert 0 < sum(step.kept for step in run.steps) < sum(len(step.drafted) for step in run.steps)
 
 
 def test_defaults_are_the_documented_ones() -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from accelgen.measuring.counterexamples import cold_path_warm_leaf
 from accelgen.training.quality import feature_accuracy
 from reference_impls.core.cache import Cache
+from reference_impls.core.layers import Shape
 from reference_impls.core.sampling import Sampler
 from reference_impls.speculative_decoding import eagle
 from reference_impls.speculative_decoding.eagle import (
@@ -279,6 +280,12 @@ def test_choices_that_are_no_tree_are_one_sentence(models, choices):
     target, drafter = models
     with pytest.raises(ValueError, match="choices"):
         generate(target, PROMPT, 3, drafter=drafter, sampler=Sampler(0), choices=choices)
+
+
+def test_a_fresh_join_keeps_the_size_of_what_it_reads() -> None:
+    shape = Shape(vocab=9, dim=64, layers=1, heads=4, kv_heads=2, head_dim=16, hidden=96)
+    join = EagleDrafter(shape).join
+    assert float(join.std() * len(join) ** 0.5) == pytest.approx(1, rel=0.1)
 
 
 def test_defaults_are_the_documented_ones() -> None:
