@@ -256,6 +256,28 @@ def cold_path_warm_leaf(sampler: Sampler, tree: Tree, p: Tensor, q: Tensor | Non
     return verify_tree(sampler, tree, torch.where(leaf[:, None], plain / plain.sum(-1, keepdim=True), p), q)
 
 
+def picked(sampler: Sampler, p: Tensor, q: Tensor, *, soft: bool) -> Generation:
+    """The first token of a step with the two best tokens of q as candidates.
+
+    With `soft` they are judged by q over the two, without the rejected one after it, as if they had been drawn.
+    """
+    tree, best = Tree(), q.topk(2)
+    for token in best.indices.tolist():
+        tree.add(token)
+    laws = torch.zeros(2, len(q), dtype=q.dtype)
+    laws[0, best.indices], laws[1, best.indices[1]] = best.values / best.values.sum(), 1.0
+    path, extra = verify_tree(sampler, tree, p.expand(3, -1), laws if soft else None)
+    return Generation([*(tree.tokens[node] for node in path), extra][:1])
+
+
+def picked_candidates() -> Finding:
+    """Multi-candidate speculative decoding with temperature 0 for the drafter alone."""
+    given = {"p": [0.4, 0.3, 0.2, 0.1], "q": [0.5, 0.3, 0.15, 0.05]}
+    p, q = map(law_of, given.values())
+    ours = exact_law(lambda sampler: picked(sampler, p, q, soft=False))
+    return compare(single(given["p"]), ours, exact_law(lambda sampler: picked(sampler, p, q, soft=True)), given)
+
+
 def temperature_forgotten() -> Finding:
     """EAGLE-1: the token after a fully accepted path ignores the settings."""
     temperature, p = 0.5, [0.6, 0.4]  # the law at temperature 1, whatever came before
@@ -396,6 +418,7 @@ DEMONSTRATIONS: Mapping[str, Callable[[], Finding]] = {
     "chosen-not-drawn": chosen_not_drawn,
     "greedy-with-soft-laws": greedy_with_soft_laws,
     "several-draws": several_draws,
+    "picked-candidates": picked_candidates,
     "temperature-forgotten": temperature_forgotten,
     "block-rule": block_rule,
     "zero-is-a-value": zero_is_a_value,

@@ -1,15 +1,19 @@
-"""A tree of drafted tokens, made ready for one pass of the target."""
+"""A tree of drafted tokens: how a drafter grows it, and how it is made ready for one pass of a model."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reference_impls.core.drafting import check_guesses
+from reference_impls.core.cache import Cache
+from reference_impls.core.drafting import check_guesses, siblings
+from reference_impls.core.sampling import Sampler
 
 
 @dataclass
@@ -80,3 +84,41 @@ def attach(depths: Tensor, visible: Tensor | None, places: Tensor, size: int) ->
     own = torch.kron(torch.eye(len(places)), torch.ones(size, size).tril()).bool()
     chains = torch.cat((visible[places].repeat_interleave(size, 0), own), 1)
     return torch.cat((depths, ahead)), torch.cat((F.pad(visible, (0, len(ahead))), chains))
+
+
+def draft_tree(
+    sampler: Sampler,
+    drafter: Any,
+    tokens: Sequence[int],
+    cache: Cache,
+    widths: Sequence[int],
+    *,
+    replacement: bool = False,
+) -> tuple[Tree, list[Tensor]]:
+    """A drafter's tree after `tokens`, and for the children of each node the laws [children, vocab] of their draws.
+
+    A node at depth i has `widths[i]` children, drawn by `siblings`; every depth takes one pass. Each pass reads the
+    last of the tokens and all nodes so far; the first one also what is new of the tokens. So the last level is only
+    drawn, never read, and the cache then holds the tokens and all other nodes. Without replacement a node gets fewer
+    children than wanted where its law has fewer tokens.
+    """
+    tree, laws, leaves = Tree(), list[Tensor](), [-1]
+    for width in widths:
+        cache.crop(len(tokens) - 1)
+        unseen = tokens[len(cache) :]
+        depths, visible = tree.layout(len(unseen))
+        inputs, positions = [*unseen, *tree.tokens], len(cache) + depths
+        logits = drafter(inputs, cache, last=len(tree) + 1, positions=positions, visible=visible)
+        guesses, q = siblings(sampler, logits[[leaf + 1 for leaf in leaves]], width, replacement=replacement)
+        parents, leaves = leaves, []  # row 0 was the root
+        for parent, drawn, drawn_from in zip(parents, guesses.tolist(), q, strict=True):
+            children = drawn if replacement else [*dict.fromkeys(drawn)]
+            leaves += [tree.add(token, parent) for token in children]
+            laws.append(drawn_from[: len(children)])
+    return tree, laws
+
+
+def check_widths(widths: Sequence[int], vocab: int) -> None:
+    """Raise ValueError where nothing is drafted, or where a node gets more children than there are tokens."""
+    if not widths or not all(1 <= width <= vocab for width in widths):
+        raise ValueError(f"widths are {tuple(widths)}; give for each depth a number from 1 to the {vocab} tokens")

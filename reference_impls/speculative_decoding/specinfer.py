@@ -39,7 +39,7 @@ children are the $k_i$ best tokens, and the path is the greedy text.
 Differences from the paper
 --------------------------
 1. The paper draws the children of a node independently of each other and tries them in random order. Here one drafter
-   never names a token twice below a node (`grow`), and the order is that of the draws. Both are exact, no try is
+   never names a token twice below a node (`draft_tree`), and the order is that of the draws. Both are exact, no try is
    wasted, and the limit at temperature 0 is the paper's choice of the top $k_i$.
 2. Nodes lie in the cache drafter after drafter, each drafter's level by level; the paper's lie depth first. The mask
    and the positions decide, not the order.
@@ -77,11 +77,11 @@ from torch import Tensor
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache
-from reference_impls.core.drafting import check_vocabulary, room, siblings
+from reference_impls.core.drafting import check_vocabulary, room
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
-from reference_impls.core.tree import Tree
+from reference_impls.core.tree import Tree, draft_tree
 from reference_impls.core.verify import verify_tree
 
 
@@ -111,7 +111,7 @@ def generate(
     while go_on:
         # Draft: a tree from each drafter, once the prompt has been read; then one tree of all their paths.
         widths = expansion[: room(len(tokens), len(expansion), target, *drafters)] if result.steps else ()
-        grown = [grow(sampler, d, tokens, c, widths) for d, c in zip(drafters, draft_caches, strict=True)]
+        grown = [draft_tree(sampler, d, tokens, c, widths) for d, c in zip(drafters, draft_caches, strict=True)]
         tree, votes, merged_nodes = merge([grown_tree for grown_tree, _ in grown])
         # Verify: one pass over the merged tree gives the law after every node; every vote is judged at its node.
         unseen = tokens[len(cache) :]
@@ -131,31 +131,6 @@ def generate(
         step = Step(emitted, tree.tokens, parents=tree.parents, kept=len(path), draft_passes=passes)
         go_on = result.add(step, limit, eos)
     return result
-
-
-def grow(
-    sampler: Sampler, drafter: LanguageModel, tokens: Sequence[int], cache: Cache, widths: Sequence[int]
-) -> tuple[Tree, list[Tensor]]:
-    """A drafter's own tree after `tokens`, and for the children of each node the laws [children, vocab] of their draws.
-
-    Each pass reads the last of the tokens and all nodes so far; the first one also what is new of the tokens. So the
-    last level is only drawn, never read by its own drafter. A node gets fewer children than wanted where its law has
-    fewer tokens.
-    """
-    tree, laws, leaves = Tree(), list[Tensor](), [-1]
-    for width in widths:
-        cache.crop(len(tokens) - 1)
-        unseen = tokens[len(cache) :]
-        depths, visible = tree.layout(len(unseen))
-        inputs, positions = [*unseen, *tree.tokens], len(cache) + depths
-        logits = drafter(inputs, cache, last=len(tree) + 1, positions=positions, visible=visible)
-        guesses, q = siblings(sampler, logits[[leaf + 1 for leaf in leaves]], width)  # row 0 is the root
-        parents, leaves = leaves, []
-        for parent, drawn, drawn_from in zip(parents, guesses.tolist(), q, strict=True):
-            different = dict.fromkeys(drawn)
-            leaves += [tree.add(token, parent) for token in different]
-            laws.append(drawn_from[: len(different)])
-    return tree, laws
 
 
 def merge(trees: Sequence[Tree]) -> tuple[Tree, Tree, list[list[int]]]:

@@ -77,7 +77,7 @@ from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Shape, as_tensor
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
-from reference_impls.core.tree import Tree
+from reference_impls.core.tree import Tree, check_widths
 from reference_impls.core.verify import verify_tree
 
 RELIABLE = 5  # counts above it are taken as they are (Katz, 1987)
@@ -187,12 +187,6 @@ def follow(tree: Tree, tokens: Sequence[int]) -> list[int]:
             break
         path.append(found[0])
     return path
-
-
-def check_widths(widths: Sequence[int], vocab: int) -> None:
-    """Raise ValueError where nothing is drafted, or where a node gets more children than there are tokens."""
-    if not widths or not all(1 <= width <= vocab for width in widths):
-        raise ValueError(f"widths are {tuple(widths)}; give for each depth a number from 1 to the {vocab} tokens")
 
 
 class Ngrams(nn.Module):

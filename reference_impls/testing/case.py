@@ -26,6 +26,15 @@ def nothing(_: Scene) -> Mapping[str, Any]:
     return {}
 
 
+def tree_widths(scene: Scene) -> tuple[int, ...]:
+    """Children of a node at each depth, for a drafter's tree: few where laws are found.
+
+    One for a noisy drafter, whose second could be right; one with a single guess a step.
+    """
+    few = {1: (1,), 2: (2,) if scene.guess == "random" else (1, 1)}
+    return few.get(scene.guesses, (1, 1 if scene.guess == "noisy" else 2) + (1,) * (scene.guesses - 2))
+
+
 def itself(scene: Scene) -> Scene:
     """The scene as it is."""
     return scene

@@ -4,7 +4,11 @@ import pytest
 import torch
 
 from reference_impls.core.tree import Tree, attach
+from reference_impls.core.model import LanguageModel
+from reference_impls.core.sampling import Sampler
+from reference_impls.core.tree import Tree, check_widths, draft_tree
 from reference_impls.testing import language_model
+from reference_impls.testing.tiny import seeded
 
 MUTANTS = [
     ("tree-positions-by-index", "depths.append(depths[parent + roots] + 1)", "depths.append(i)"),
@@ -20,6 +24,14 @@ MUTANTS = [
     ("chains-that-see-everything", "visible[places].repeat_interleave(size, 0)", "visible[-1:].expand(len(ahead), -1)"),
     ("chains-in-turn", "visible[places].repeat_interleave(size, 0)", "visible[places].repeat(size, 1)"),
     ("prompt-under-a-mask", "if not self.tokens:", "if not roots:"),
+    ("drafter-sees-its-tree-twice", "        cache.crop(len(tokens) - 1)\n", ""),
+    ("children-of-the-node-before", "logits[[leaf + 1 for leaf", "logits[[leaf for leaf"),
+    ("repeated-children", "drawn if replacement else [*dict.fromkeys(drawn)]", "drawn"),
+    ("draws-that-are-dropped", "drawn if replacement else [*dict.fromkeys(drawn)]", "[*dict.fromkeys(drawn)]"),
+    ("drawn-the-other-way", "width, replacement=replacement", "width, replacement=not replacement"),
+    ("all-below-the-root", "tree.add(token, parent) for", "tree.add(token) for"),
+    ("no-widths-are-widths", "if not widths or not all", "if not all"),
+    ("more-children-than-tokens", "1 <= width <= vocab for", "1 <= width for"),
 ]
 
 PROMPT, ROOT = [1, 4, 2], 6
@@ -170,3 +182,80 @@ def test_a_chain_in_a_pass_over_a_tree_is_that_behind_its_path(tree):
     for node, found in enumerate(logits, start=-1):
         path = [tree.tokens[i] for i in tree.path(node)]
         assert torch.allclose(found, model([*PROMPT, ROOT, *path, *chain])[-2:], atol=1e-10)
+
+
+@pytest.mark.parametrize("replacement", [False, True])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_drafter_draws_each_child_from_its_law_given_the_elder_siblings(temperature, replacement):
+    sampler, drafter = Sampler(temperature, seed=5), language_model(11)
+    tree, laws = draft_tree(sampler, drafter, PROMPT, drafter.new_cache(), (3, 1, 4), replacement=replacement)
+    q = torch.cat(laws)
+    depths = [len(tree.path(node)) for node in range(len(tree))]
+    assert [depths.count(depth) for depth in (1, 2, 3)] == [3, 3, 12]
+    repeated = 0
+    for node, parent in enumerate(tree.parents):
+        logits = drafter([*PROMPT, *(tree.tokens[i] for i in tree.path(parent))])[-1]
+        elders = [tree.tokens[i] for i in tree.children(parent) if i < node]
+        repeated += tree.tokens[node] in elders
+        if not replacement:
+            logits[elders] = -torch.inf
+        torch.testing.assert_close(q[node], sampler.probs(logits), rtol=1e-9, atol=1e-12)
+        if temperature == 0:
+            assert tree.tokens[node] == int(logits.argmax())
+    assert repeated > 0 if replacement else repeated == 0
+
+
+class Narrow(LanguageModel):
+    """A drafter that gives no chance to the tokens from 2 on."""
+
+    def logits(self, x):
+        found = super().logits(x)
+        found[..., 2:] = -torch.inf
+        return found
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_drafter_with_fewer_possible_tokens_than_children_drafts_those_it_has(temperature):
+    with seeded(7):
+        drafter = Narrow(language_model(5).shape).double()
+    tree, laws = draft_tree(Sampler(temperature, seed=1), drafter, [0, 1], drafter.new_cache(), (3, 4))
+    assert [sorted(tree.tokens[node] for node in tree.children(node)) for node in (-1, 0, 1)] == [[0, 1]] * 3
+    assert [len(law) for law in laws] == [2, 2, 2]
+    _, laws = draft_tree(Sampler(temperature, seed=1), drafter, [0, 1], drafter.new_cache(), (3, 4), replacement=True)
+    assert [len(law) for law in laws] == [3, 4, 4, 4]
+
+
+@pytest.mark.parametrize("held", [0, 2, 3])
+def test_a_drafter_reads_what_is_new_once_and_its_tree_but_for_the_last_level(held):
+    read = []
+
+    class Counting(LanguageModel):
+        def embed(self, tokens):
+            read.append(len(tokens))
+            return super().embed(tokens)
+
+    drafter = Counting(language_model(11).shape).double()
+    cache = drafter.new_cache()
+    if held:
+        drafter(PROMPT[:held], cache)
+        read.clear()
+    tree, _ = draft_tree(Sampler(1.0, seed=1), drafter, PROMPT, cache, (2, 2, 1))
+    assert read == [max(1, len(PROMPT) - held), 1 + 2, 1 + 2 + 4]
+    assert len(cache) == len(PROMPT) + 6
+    cache.keep(len(PROMPT), tree.path(5))
+    text = [*PROMPT, *(tree.tokens[i] for i in tree.path(5))]
+    torch.testing.assert_close(drafter([8], cache), drafter([*text, 8])[-1:], rtol=1e-10, atol=1e-10)
+
+
+def test_no_widths_draft_nothing():
+    tree, laws = draft_tree(Sampler(0), pytest.fail, PROMPT, language_model().new_cache(), ())
+    assert (len(tree), laws) == (0, [])
+
+
+def test_widths_are_from_one_to_the_vocabulary():
+    check_widths((1, 4), 4)
+    for widths in ((), (0,), (2, 5)):
+        with pytest.raises(
+            ValueError, match=r"^widths are \(.*\); give for each depth a number from 1 to the 4 tokens$"
+        ):
+            check_widths(widths, 4)

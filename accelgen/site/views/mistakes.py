@@ -152,6 +152,27 @@ ACCEPTING = (
         "Walk down the tree with `verify_tree`, which needs no draft law for retrieved or chosen guesses.",
     ),
     Erratum(
+        "picked-candidates",
+        "The best candidates, judged as if they were drawn",
+        "multi-candidate-speculative-decoding",
+        [
+            Seen(
+                "NJUNLP/MCSD",
+                "8aadd6501a9e987ba5fca6cc8f9ad5949e480ec7",
+                "MCSD/inference/strategies.py",
+                "L487-L494",
+            )
+        ],
+        "Each candidate is judged by the law that it was drawn from, given its elder siblings. Candidates that were"
+        " picked have one-hot laws: $x$ is kept with what is left of $p(x)$.",
+        "Drafter and target have a temperature each. With `draft_model_temp=0` the $k$ best tokens are picked, and"
+        " judged by the softmax over these $k$ as if they had been drawn. The evaluation script sets both temperatures"
+        " alike, where nothing is wrong; whoever calls the generator with 0 for the drafter alone gets another law.",
+        "With $p = {p}$, $q = {q}$ and two candidates:",
+        "Give the drafter the sampler of the target, and hand `verify_tree` the laws that `siblings` returns; for"
+        " picked candidates hand it none.",
+    ),
+    Erratum(
         "temperature-forgotten",
         "Temperature and top-p forgotten after the last guess",
         "eagle",

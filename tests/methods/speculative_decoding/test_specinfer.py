@@ -12,15 +12,14 @@ from reference_impls import zoo
 from reference_impls.core.generation import Generation
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
-from reference_impls.core.tree import Tree
+from reference_impls.core.tree import Tree, draft_tree
 from reference_impls.core.verify import residual, verify_tree
 from reference_impls.speculative_decoding import specinfer, speculative_sampling_chen
-from reference_impls.speculative_decoding.specinfer import generate, grow, loss, merge
+from reference_impls.speculative_decoding.specinfer import generate, loss, merge
 from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
 from reference_impls.testing.tiny import flat_model, language_model, seeded, varied_model
 
 MUTANTS = [
-    ("drafter-sees-its-tree-twice", "        cache.crop(len(tokens) - 1)\n", ""),
     ("paths-not-merged", "if (above, token) not in known:", "if True:"),
     ("votes-judged-at-the-wrong-node", "p[[0, *(node + 1 for node in nodes)]]", "p[: len(nodes) + 1]"),
     ("votes-taken-for-nodes", "return [nodes[vote] for vote in found], extra", "return found, extra"),
@@ -35,7 +34,6 @@ MUTANTS = [
     ("boosting-on-what-is-known", "torch.where(known, rest, 1.0)", "torch.where(known, 1.0, rest)"),
     ("boosting-on-the-text", "best = target(tokens).argmax(-1)", "best = tokens.roll(-1, -1)"),
     ("boosting-after-all-missed", ".any(0)", ".all(0)"),
-    ("repeated-children", "different = dict.fromkeys(drawn)", "different = drawn"),
     ("guesses-before-the-prompt-is-read", " if result.steps else ()", ""),
 ]
 
@@ -110,28 +108,11 @@ def with_kept(result):
 
 
 def trees(model, sampler, drafters, expansion):
-    return [grow(sampler, drafter, PROMPT, drafter.new_cache(), expansion) for drafter in [model, *drafters]]
+    return [draft_tree(sampler, drafter, PROMPT, drafter.new_cache(), expansion) for drafter in [model, *drafters]]
 
 
 def path_tokens(tree, node):
     return [tree.tokens[i] for i in tree.path(node)]
-
-
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_drafter_draws_each_child_from_its_law_over_what_the_elder_siblings_left(temperature):
-    sampler, drafter = Sampler(temperature, seed=3), varied_model()
-    tree, laws = grow(sampler, drafter, PROMPT, drafter.new_cache(), (2, 1, 3))
-    q = torch.cat(laws)
-    depths = [len(tree.path(node)) for node in range(len(tree))]
-    assert [depths.count(depth) for depth in (1, 2, 3)] == [2, 2, 6]
-    for node, parent in enumerate(tree.parents):
-        logits = drafter([*PROMPT, *path_tokens(tree, parent)])[-1]
-        elders = [tree.tokens[i] for i in tree.children(parent) if i < node]
-        logits[elders] = -torch.inf
-        torch.testing.assert_close(q[node], sampler.probs(logits), rtol=1e-9, atol=1e-12)
-        assert tree.tokens[node] not in elders
-        if temperature == 0:
-            assert tree.tokens[node] == int(logits.argmax())
 
 
 def test_merging_keeps_every_path_once_and_every_vote():
@@ -165,7 +146,7 @@ def test_one_pass_over_the_merged_tree_equals_a_pass_over_every_branch():
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_every_cache_keeps_what_it_has_seen_of_the_accepted_path(temperature, monkeypatch):
     target, other = varied_model(), language_model(11, seed=5)
-    caches, lengths, step_of = {}, [], specinfer.grow
+    caches, lengths, step_of = {}, [], specinfer.draft_tree
 
     def watched(sampler, drafter, tokens, cache, widths):
         caches[id(cache)] = (drafter, cache)
@@ -173,7 +154,7 @@ def test_every_cache_keeps_what_it_has_seen_of_the_accepted_path(temperature, mo
             lengths.append((len(cache), len(tokens)))
         return step_of(sampler, drafter, tokens, cache, widths)
 
-    monkeypatch.setattr(specinfer, "grow", watched)
+    monkeypatch.setattr(specinfer, "draft_tree", watched)
     options = {"drafters": [other, target], "expansion": (2, 1, 1)}
     result = generate(target, PROMPT, 17, sampler=Sampler(temperature, seed=1), **options)
     text = PROMPT + result.tokens
@@ -288,15 +269,6 @@ class Narrow(LanguageModel):
         found = super().logits(x)
         found[..., 2:] = -torch.inf
         return found
-
-
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_drafter_with_fewer_possible_tokens_than_children_drafts_those_it_has(temperature):
-    with seeded(7):
-        drafter = Narrow(language_model(5).shape).double()
-    tree, laws = grow(Sampler(temperature, seed=1), drafter, [0, 1], drafter.new_cache(), (3, 4))
-    assert [sorted(tree.tokens[node] for node in tree.children(node)) for node in (-1, 0, 1)] == [[0, 1]] * 3
-    assert [len(law) for law in laws] == [2, 2, 2]
 
 
 @pytest.mark.usefixtures("one_tree")
