@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from reference_impls.core.tree import Tree, attach
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
-from reference_impls.core.tree import Tree, check_widths, draft_tree
+from reference_impls.core.tree import Tree, attach, check_widths, draft_tree
 from reference_impls.testing import language_model
 from reference_impls.testing.tiny import seeded
 

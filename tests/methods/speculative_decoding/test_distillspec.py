@@ -1,0 +1,210 @@
+"""What is peculiar to DistillSpec: four divergences, texts of three sources, and a loss that only the drafter feels."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import math
+from typing import get_args
+
+import pytest
+import torch
+from defaults import defaults_of
+
+from reference_impls.core.sampling import Sampler
+from reference_impls.speculative_decoding.distillspec import (
+    Divergence,
+    continuations,
+    divergence,
+    generate,
+    loss,
+    speedup,
+)
+from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
+from reference_impls.testing.tiny import flat_model, language_model, table_model
+
+MUTANTS = [
+    ("target-cache-keeps-a-rejected-token", "target_cache.crop(len(tokens) - 1)", "target_cache.crop(len(tokens))"),
+    ("draft-cache-keeps-a-rejected-token", "draft_cache.crop(len(tokens) - 1)", "draft_cache.crop(len(tokens))"),
+    ("kl-of-the-other-direction", "return kl(log_p, log_q)", "return kl(log_q, log_p)"),
+    ("mixture-weights-swapped", "log_p + math.log(beta), log_q + math.log(1 - beta)",
+     "log_p + math.log(1 - beta), log_q + math.log(beta)"),
+    ("total-variation-not-halved", ".abs().sum(-1) / 2", ".abs().sum(-1)"),
+    ("prompt-learnt-too", "p = target(read)[..., prompt - 1 :, :]", "p = target(read)[..., prompt - 2 :, :]"),
+    ("laws-one-place-late", "drafter(read)[..., prompt - 1 :, :]", "drafter(tokens)[..., prompt:, :]"),
+    ("temperature-of-the-drafter-alone", "divergence(p / temperature,", "divergence(p,"),
+    ("first-token-fed-again", "new = sampler.draw(p)[:, None].tolist()", "new = [[text[-1]] for text in texts]"),
+    ("speedup-without-the-drafters-cost", "tau / (c * gamma + 1)", "tau / (c + 1)"),
+]  # fmt: skip
+
+KINDS: tuple[Divergence, ...] = get_args(Divergence)
+P, Q = [0.5, 0.3, 0.2], [0.2, 0.5, 0.3]
+
+
+def by_hand(p: list[float], q: list[float], kind: Divergence, beta: float) -> float:
+    """The divergence of two laws, term by term."""
+
+    def kl(a: list[float], b: list[float]) -> float:
+        return sum(x * math.log(x / y) for x, y in zip(a, b, strict=True))
+
+    m = [beta * x + (1 - beta) * y for x, y in zip(p, q, strict=True)]
+    return {
+        "forward-kl": kl(p, q),
+        "reverse-kl": kl(q, p),
+        "jensen-shannon": beta * kl(p, m) + (1 - beta) * kl(q, m),
+        "total-variation": 1 - sum(map(min, p, q)),
+    }[kind]
+
+
+def logits(law: list[float]) -> torch.Tensor:
+    """Logits of a law; a constant is added, which means nothing."""
+    return torch.tensor(law, dtype=torch.float64).log() + 0.7
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("beta", [0.5, 0.1])
+def test_each_divergence_is_its_sum(kind: Divergence, beta: float) -> None:
+    found = divergence(logits(P), logits(Q), kind, beta)
+    assert float(found) == pytest.approx(by_hand(P, Q, kind, beta), abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_divergences_vanish_where_the_laws_agree_and_nowhere_else(kind: Divergence) -> None:
+    assert float(divergence(logits(P), logits(P) + 3, kind)) == pytest.approx(0, abs=1e-12)
+    rows = torch.randn(2, 50, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = divergence(rows[0], rows[1], kind)
+    assert found.shape == (50,)
+    assert (found > 1e-3).all()
+
+
+def test_jensen_shannon_is_symmetric_and_at_most_log_two() -> None:
+    both = [divergence(*pair, "jensen-shannon") for pair in ((logits(P), logits(Q)), (logits(Q), logits(P)))]
+    assert float(both[0]) == pytest.approx(float(both[1]), abs=1e-12)
+    apart = torch.tensor([[60.0, 0, 0], [0, 60.0, 0]], dtype=torch.float64)
+    assert float(divergence(apart[0], apart[1], "jensen-shannon")) == pytest.approx(math.log(2), abs=1e-9)
+
+
+def test_laws_of_half_precision_are_compared_in_float32() -> None:
+    assert divergence(logits(P).bfloat16(), logits(Q).bfloat16(), "forward-kl").dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("prompt", [1, 3])
+def test_the_loss_is_the_mean_over_the_tokens_after_the_prompt(kind: Divergence, prompt: int) -> None:
+    target, drafter = flat_model(), language_model(seed=170, layers=1)
+    tokens = torch.tensor([[0, 1, 2, 0, 1], [2, 2, 1, 0, 0]])
+    terms = []
+    for text in tokens.tolist():
+        for place in range(prompt, len(text)):
+            laws = [(model(text[:place])[-1] / 0.8).softmax(-1).tolist() for model in (target, drafter)]
+            terms.append(by_hand(laws[0], laws[1], kind, 0.3))
+    found = loss(target, drafter, tokens, prompt=prompt, kind=kind, beta=0.3, temperature=0.8)
+    assert float(found.detach()) == pytest.approx(sum(terms) / len(terms), abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_step_moves_the_drafter_alone_and_the_right_way(kind: Divergence) -> None:
+    target, drafter = flat_model(), language_model(seed=170, layers=1)
+    before = copy.deepcopy(target.state_dict())
+    tokens = torch.tensor([[0, 1, 2, 0, 1], [2, 2, 1, 0, 0]])
+    first = loss(target, drafter, tokens, kind=kind)
+    first.backward()
+    assert all(weight.grad is None for weight in target.parameters())
+    with torch.no_grad():
+        for weight in drafter.parameters():
+            weight.sub_(1e-3 * weight.grad)
+    assert float(loss(target, drafter, tokens, kind=kind).detach()) < float(first.detach())
+    assert all(torch.equal(before[key], value) for key, value in target.state_dict().items())
+
+
+def test_continuations_have_the_law_of_their_writer() -> None:
+    """What a table model writes is counted; each text goes on from its own prompt, and from its own last token."""
+    model = table_model((P, Q, [0.1, 0.1, 0.8]))
+    prompts = torch.tensor([[0, 1], [1, 2]]).repeat(3000, 1)
+    texts = continuations(model, prompts, 2, Sampler(seed=1))
+    assert texts.shape == (6000, 4)
+    assert torch.equal(texts[:, :2], prompts)
+    rows = torch.tensor([P, Q, [0.1, 0.1, 0.8]])
+    for before, after in ((1, 2), (2, 3)):
+        for token in {int(text[before]) for text in texts}:
+            chosen = texts[texts[:, before] == token, after]
+            share = torch.bincount(chosen, minlength=3) / len(chosen)
+            assert torch.allclose(share, rows[token], atol=0.05)
+
+
+def test_continuations_are_what_the_model_says_with_all_that_stands_before() -> None:
+    model = language_model(11, seed=1001)
+    prompts = torch.tensor([[5, 3, 8], [1, 1, 4]])
+    texts = continuations(model, prompts, 6, Sampler(0)).tolist()
+    for text in texts:
+        assert [int(model(text[:place])[-1].argmax()) for place in range(3, 9)] == text[3:]
+
+
+def test_texts_can_be_learnt_from_at_once() -> None:
+    target, drafter = flat_model(), language_model(seed=170, layers=1)
+    texts = continuations(drafter, torch.tensor([[0, 1]]), 3, Sampler())
+    loss(target, drafter, texts, prompt=2).backward()
+    assert drafter.embedding.grad is not None
+
+
+def test_distillation_raises_acceptance_and_leaves_the_law_alone() -> None:
+    target, drafter = flat_model(), language_model(seed=170, layers=1)
+    optimiser = torch.optim.Adam(drafter.parameters(), lr=0.03)
+    wanted, kept = autoregressive_law(target, [0, 1], 2), []
+    for steps in (0, 60):
+        for step in range(steps):
+            texts = continuations(drafter, torch.tensor([[0, 1]] * 8), 3, Sampler(seed=step))
+            optimiser.zero_grad()
+            loss(target, drafter, texts, prompt=2, kind="total-variation").backward()
+            optimiser.step()
+        law = exact_law(lambda sampler: generate(target, [0, 1], 2, drafter=drafter, sampler=sampler, gamma=2))
+        assert total_variation(law, wanted) < 1e-12
+        runs = [generate(target, [0, 1], 6, drafter=drafter, sampler=Sampler(seed=seed)) for seed in range(60)]
+        kept.append(sum(run.acceptance or 0 for run in runs) / len(runs))
+    assert kept[1] > kept[0] + 0.1
+
+
+def test_the_speedup_counts_the_drafters_passes() -> None:
+    assert speedup(5.0, 4, 0.0) == 5
+    assert speedup(3.0, 4, 0.125) == 2
+    assert speedup(1.0, 1, 1.0) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("tau", "gamma", "c"), [(0.9, 4, 0.1), (5.1, 4, 0.1), (2, 4, -0.1), (2, 4, math.inf), (1, 0, 0)]
+)
+def test_a_speedup_that_cannot_be_is_one_sentence(tau: float, gamma: int, c: float) -> None:
+    with pytest.raises(ValueError, match="tau lies from 1"):
+        speedup(tau, gamma, c)
+
+
+def test_options_out_of_range_are_one_sentence() -> None:
+    model, tokens = flat_model(), torch.tensor([[0, 1, 2]])
+    for prompt in (0, 3):
+        with pytest.raises(ValueError, match=f"prompt is {prompt}; of 3 tokens"):
+            loss(model, model, tokens, prompt=prompt)
+        with pytest.raises(ValueError, match=f"prompt is {prompt}; of 3 tokens"):
+            loss(model, model, tokens[0], prompt=prompt)
+    with pytest.raises(ValueError, match="vocabularies of 3 and 11 tokens"):
+        generate(model, [0], 3, drafter=language_model(11), sampler=Sampler())
+    for temperature in (0.0, -1.0, math.inf):
+        with pytest.raises(ValueError, match="a law to learn needs one above 0"):
+            loss(model, model, tokens, temperature=temperature)
+    for beta in (0.0, 1.0):
+        with pytest.raises(ValueError, match=f"beta is {beta}"):
+            divergence(logits(P), logits(Q), "jensen-shannon", beta)
+    with pytest.raises(ValueError, match="length is 0"):
+        continuations(model, tokens, 0, Sampler())
+    with pytest.raises(ValueError, match="kind"):
+        divergence(logits(P), logits(Q), "kl")  # type: ignore[arg-type]
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert defaults_of(importlib.import_module("reference_impls.speculative_decoding.distillspec")) == {
+        "generate.gamma": 4,
+        "loss.prompt": 1,
+        "loss.kind": "forward-kl",
+        "loss.beta": 0.5,
+        "loss.temperature": 1.0,
+        "divergence.beta": 0.5,
+    }
