@@ -46,9 +46,4 @@ EQUIVALENTS: dict[Change, str] = {
         "torch.promote_types(q.dtype, torch.float32)",
         "torch.promote_types(torch.float32, q.dtype)",
     ): "the wider of two types does not depend on their order",
-    Change(
-        "reference_impls/speculative_decoding/distillspec.py",
-        "room(len(tokens), gamma, target, drafter)",
-        "room(len(tokens), gamma, drafter, target)",
-    ): "the fewest positions that are left do not depend on the order of the models",
 }

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import importlib
 import math
+from dataclasses import replace
 from typing import get_args
 
 import pytest
 import torch
 from defaults import defaults_of
 
+from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.speculative_decoding.distillspec import (
     Divergence,
@@ -197,6 +199,18 @@ def test_options_out_of_range_are_one_sentence() -> None:
         continuations(model, tokens, 0, Sampler())
     with pytest.raises(ValueError, match="kind"):
         divergence(logits(P), logits(Q), "kl")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("target_ends", "drafter_ends"), [(10, None), (None, 10), (10, 9), (9, 10)])
+def test_a_draft_ends_where_the_positions_of_either_model_end(
+    target_ends: int | None, drafter_ends: int | None
+) -> None:
+    target, drafter = (
+        LanguageModel(replace(language_model().shape, positions=ends)) for ends in (target_ends, drafter_ends)
+    )
+    limit = min(ends for ends in (target_ends, drafter_ends) if ends) - 3
+    run = generate(target, [1, 2, 1, 0], limit, drafter=drafter, sampler=Sampler(seed=2), gamma=4)
+    assert len(run.tokens) == limit
 
 
 def test_defaults_are_the_documented_ones() -> None:
