@@ -210,6 +210,11 @@ def test_a_draft_ends_where_the_positions_of_either_model_end(
     )
     limit = min(ends for ends in (target_ends, drafter_ends) if ends) - 3
     run = generate(target, [1, 2, 1, 0], limit, drafter=drafter, sampler=Sampler(seed=2), gamma=4)
+    length = 4
+    for step in run.steps:
+        assert length + len(step.drafted) <= (target_ends or 99)  # the target reads every guess
+        assert length + len(step.drafted) - 1 <= (drafter_ends or 99)
+        length += len(step.emitted)
     assert len(run.tokens) == limit
 
 
