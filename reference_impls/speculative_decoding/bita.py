@@ -96,7 +96,7 @@ def generate(
     `widths` say how many of the best tokens of each mask are guessed; so many masks are used. Raises ValueError for
     widths of more masks than there are, and for one that is below 1 or above the vocabulary.
     """
-    check_widths(widths, len(tuning.masks), target.shape.vocab)
+    check_tree_widths(widths, len(tuning.masks), target.shape.vocab)
     check_length(target, prompt, limit)
     result, tokens, cache, tree = Generation(), list(prompt), target.new_cache(), Tree()
     go_on = limit > 0
@@ -153,7 +153,7 @@ def look_ahead(
     return target.run(x, past, positions=past.length(0) + depths, visible=visible)
 
 
-def check_widths(widths: Sequence[int], masks: int, vocab: int) -> None:
+def check_tree_widths(widths: Sequence[int], masks: int, vocab: int) -> None:
     """One clear sentence for a tree that the masks cannot fill."""
     if not 0 < len(widths) <= masks or not all(0 < width <= vocab for width in widths):
         raise ValueError(
