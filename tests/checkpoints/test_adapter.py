@@ -348,7 +348,7 @@ texts = runs(TransformersModel(target), TransformersModel(drafter))
 with open(f"{dist.get_rank()}.json", "w", encoding="utf-8") as file:
     json.dump(texts, file)
 dist.barrier()
-os._exit(0)  # gloo's threads now and then abort a process that takes them down in order
+os._exit(0)  # taking down the process group aborts one of both now and then, after all is written
 """
 
 
