@@ -181,9 +181,9 @@ def k_seq(p: Tensor, q: Tensor, alive: Sequence[int]) -> tuple[Tensor, Tensor]:
     low, high = torch.ones_like(p[:, :1]), count.clamp(min=1).to(p.dtype)
     for _ in range(-round(log2(torch.finfo(p.dtype).eps))):  # halve down to the digits that a law has
         rho = (low + high) / 2
-        valid = tries(torch.minimum(q, p / rho), turns) <= rho  # no token gets more than p
+        valid = tries(q.minimum(p / rho), turns) <= rho  # no token gets more than p
         low, high = torch.where(valid, low, rho), torch.where(valid, rho, high)
-    passing = torch.minimum(q, p / high)  # [rows, vocab]: a draft is this token and passes
+    passing = q.minimum(p / high)  # [rows, vocab]: a draft is this token and passes
     return high, residual(p, passing * tries(passing, turns))
 
 

@@ -27,8 +27,8 @@ from reference_impls.testing.tiny import flat_model, language_model, varied_mode
 MUTANTS = [
     (
         "every-draft-by-the-standard-test",
-        "    passing = torch.min",
-        "    high = torch.ones_like(high)\n    passing = torch.min",
+        "    passing = q.min",
+        "    high = torch.ones_like(high)\n    passing = q.min",
     ),
     ("largest-factor", "low, high = torch.where(valid, low, rho), torch.where(valid, rho, high)", "pass"),
     ("bisection-turned-round", "turns) <= rho", "turns) >= rho"),
