@@ -120,4 +120,4 @@ def example() -> dict[str, Any]:
     """Models and options of the example run, shared by tests, page and benchmark."""
     from reference_impls import zoo
 
-    return {"target": zoo.load("target"), "drafter": zoo.load("drafter"), "widths": (4, 2, 2)}
+    return {"target": zoo.load("target"), "drafter": zoo.load("drafter"), "widths": (2, 2, 1, 1)}

@@ -46,4 +46,14 @@ EQUIVALENTS: dict[Change, str] = {
         "torch.promote_types(q.dtype, torch.float32)",
         "torch.promote_types(torch.float32, q.dtype)",
     ): "the wider of two types does not depend on their order",
+    Change(
+        "reference_impls/speculative_decoding/spectr.py",
+        "turns).sum(-1, keepdim=True)",
+        "turns).sum(1, keepdim=True)",
+    ): "the last dimension of a matrix is its dimension 1",
+    Change(
+        "reference_impls/speculative_decoding/spectr.py",
+        "passing.sum(-1, keepdim=True)",
+        "passing.sum(1, keepdim=True)",
+    ): "the last dimension of a matrix is its dimension 1",
 }

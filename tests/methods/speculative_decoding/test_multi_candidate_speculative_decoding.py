@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -270,6 +271,36 @@ def test_a_second_candidate_can_be_the_one_that_is_kept() -> None:
     assert [step.draft_passes for step in wide.steps] == [0] + [3] * 5
     assert [len(step.drafted) for step in wide.steps] == [0] + [14] * 5
     assert wide.steps[1].parents == [-1, -1, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+
+
+def ending_at(model: LanguageModel, positions: int) -> LanguageModel:
+    """The model, with a last position."""
+    same = LanguageModel(replace(model.shape, positions=positions)).double()
+    same.load_state_dict(model.state_dict())
+    return same
+
+
+@pytest.mark.parametrize(("target_end", "drafter_end"), [(23, 99), (99, 15), (23, 22)])
+def test_drafts_end_with_the_last_position_of_either_model(target_end: int, drafter_end: int) -> None:
+    """The target reads every guess, a drafter all but the last; the text is that of models without an end."""
+    free = varied_model()
+    target, drafter = ending_at(free, target_end), ending_at(free, drafter_end)
+    result = generate(target, PROMPT, 20, drafter=drafter, sampler=Sampler(0), widths=(2, 1, 1))
+    assert result.tokens == generate(free, PROMPT, 20, drafter=free, sampler=Sampler(0), widths=(2, 1, 1)).tokens
+    length = len(PROMPT) + 1
+    for step in result.steps[1:]:
+        fits = max(0, min(3, target_end - length, drafter_end + 1 - length))
+        assert step.draft_passes == fits
+        assert (len(step.drafted) > 0) == (fits > 0)
+        length += len(step.emitted)
+    assert length == len(PROMPT) + 20
+    assert {step.draft_passes for step in result.steps[1:]} > {3}
+
+
+def test_a_text_past_the_last_position_of_the_target_is_refused() -> None:
+    target = ending_at(varied_model(), 24)
+    with pytest.raises(ValueError, match="the target has 24 positions, and 4 tokens of prompt with 22 more do not fit"):
+        generate(target, PROMPT, 22, drafter=language_model(11), sampler=Sampler(0))
 
 
 def test_defaults_are_the_documented_ones() -> None:
