@@ -204,10 +204,10 @@ class Translate(Kind):
         """The baseline is greedy whatever a method varies."""
         return str(self.call)
 
-    def settings(self, method: Method, side: Side) -> list[Setting]:  # noqa: ARG002 - as the signature says
-        """The passes of a method that refines, else a choice of words; translations are greedy."""
-        found = self.refinements(side)
-        return [Setting(None, more) for more in (found if found != [{}] else side.choices())]
+    def refinements(self, side: Side) -> list[dict[str, Any]]:
+        """The passes of a method that refines, else a choice of words."""
+        found = super().refinements(side)
+        return found if found != [{}] else side.choices()
 
     def vocabulary(self) -> WordVocabulary:
         """The words of the task."""

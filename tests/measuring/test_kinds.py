@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -61,11 +62,14 @@ def test_what_is_varied_is_said_by_the_kind(call: Call, settings: list[str]) -> 
     assert [contest.title for contest in found(call)] == settings
 
 
-def test_what_a_case_compares_is_measured_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("call", "laws"), [(Call.CONTINUE, ("greedy", "temperature 0.8")), (Call.TRANSLATE, (1, 4, 10))])
+def test_what_a_case_compares_is_measured_one_after_another(
+    monkeypatch: pytest.MonkeyPatch, call: Call, laws: Sequence[str | int]
+) -> None:
     case = Case(compared=({"gamma": 1}, {"gamma": 3}))
     monkeypatch.setattr("reference_impls.testing.cases.case_of", lambda _: case)
-    titles = [f"{law}, gamma {gamma}" for law in ("greedy", "temperature 0.8") for gamma in (1, 3)]
-    assert [contest.title for contest in found(Call.CONTINUE)] == titles
+    words = "{}, gamma {}" if call is Call.CONTINUE else "iterations {}, gamma {}"
+    assert [contest.title for contest in found(call)] == [words.format(law, gamma) for law in laws for gamma in (1, 3)]
 
 
 def test_a_method_that_is_exact_when_greedy_is_measured_greedy() -> None:
