@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from accelgen.exports.markdown import table
-from accelgen.measuring.rows import CONTRASTS, RELAXED, Column, ContrastFigures, RelaxedFigures, Row, cells, read
+from accelgen.measuring.rows import CONTRASTS, RELAXED, Column, ContrastFigures, RelaxedFigures, cells, read
 from accelgen.site import charts
 
-R = TypeVar("R", bound=Row)
 MEASURED = "`python -m accelgen.measuring.{0}` measures them; [as JSON](../downloads/{0}.json){{ download }}."
 
 
@@ -42,6 +41,6 @@ def relaxed(id: str, stored: Mapping[str, Any] | None) -> str:
     return "\n\n".join(parts)
 
 
-def _table(columns: Sequence[Column[R]], rows: Sequence[R]) -> str:
+def _table(columns: tuple[Column[Any], ...], rows: Sequence[Any]) -> str:
     heads = [f"{column.head} {column.symbol}".strip() for column in columns]
     return table(heads, [cells(columns, row) for row in rows])

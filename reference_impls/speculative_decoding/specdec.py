@@ -51,9 +51,13 @@ Example
 >>> from reference_impls.speculative_decoding.specdec import example, generate
 >>> from reference_impls.zoo.tasks import END, task
 >>> lite = task("lite")
->>> source = lite.encode("Emma paid Tom forty-five euros for ten keys on the twenty-sixth of June.")
->>> result = generate(source=source, limit=24, eos=END, **example() | {"beta": 1})
->>> lite.join(lite.decode(result.tokens)), len(result.tokens), result.passes
+>>> source = lite.encode("Julia has ordered six cups for Martin at ninety-nine euros on the sixth of February.")
+>>> strict = generate(source=source, limit=24, eos=END, **example() | {"beta": 1})
+>>> lite.join(lite.decode(strict.tokens)), strict.passes
+('sechs Tassen zu neunundneunzig Euro hat Julia am sechsten Februar für Martin bestellt.', 3)
+>>> relaxed = generate(source=source, limit=24, eos=END, **example())
+>>> lite.join(lite.decode(relaxed.tokens)), relaxed.passes
+('am sechsten Februar hat Julia sechs Tassen zu neunundneunzig Euro für Martin bestellt.', 1)
 """
 
 from __future__ import annotations
@@ -91,7 +95,8 @@ def generate(
     A guess stays that is one of the model's `beta` likeliest tokens, at most `tau` nats behind the first. Raises
     ValueError for options that cannot work, a limit beyond the model's positions, or models of different vocabularies.
     """
-    check_options(model, drafter, limit, gamma, beta, tau)
+    check_draft(gamma, model, drafter)
+    check_options(model, limit, beta, tau)
     greedy, result, tokens = Sampler(temperature=0), Generation(), list[int]()
     memory, draft_memory, cache = model.encode(source), drafter.encode(source), model.new_cache()
     go_on = limit > 0
@@ -138,11 +143,8 @@ def count_kept(draft: Sequence[int], logits: Tensor, beta: int, tau: float) -> T
     return ((better.sum(-1) < beta) & (gap <= tau)).cumprod(0).sum()
 
 
-def check_options(
-    model: EncoderDecoder, drafter: SpecDrafter, limit: int, gamma: int, beta: int, tau: float
-) -> None:
+def check_options(model: EncoderDecoder, limit: int, beta: int, tau: float) -> None:
     """One clear sentence for options that cannot work."""
-    check_draft(gamma, model, drafter)
     if beta < 1:
         raise ValueError(f"beta is {beta}; at least 1 token, the model's own, must be let through")
     if tau < 0:
@@ -152,7 +154,7 @@ def check_options(
 
 
 class SpecDrafter(EncoderDecoder):
-    """A drafter that fills in masks: a deep encoder, which reads a source once, and a shallow decoder for each block."""
+    """A drafter that fills in masks: a deep encoder, which runs once for a source, and a shallow decoder."""
 
     def __init__(self, shape: Shape, longest: int, *, pad: int, mask_id: int, decoder_layers: int = 2) -> None:
         super().__init__(shape, longest)
