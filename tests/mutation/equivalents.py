@@ -16,4 +16,24 @@ EQUIVALENTS: dict[Change, str] = {
         "check_guesses(draft[-1:])",
         "check_guesses(draft[-2:])",
     ): "the guess before the last was checked when it was the last",
+    Change(
+        "reference_impls/speculative_decoding/specdec.py",
+        "torch.arange(logits.shape[-1], device=logits.device)",
+        "torch.arange(logits.shape[1], device=logits.device)",
+    ): "the last of two dimensions is the second",
+    Change(
+        "reference_impls/speculative_decoding/specdec.py",
+        "gap = logits.amax(-1) - score[:, 0]",
+        "gap = logits.amax(1) - score[:, 0]",
+    ): "the last of two dimensions is the second",
+    Change(
+        "reference_impls/speculative_decoding/specdec.py",
+        "return chance.argsort(-1).argsort(-1) < count[:, None]",
+        "return chance.argsort(-1).argsort(1) < count[:, None]",
+    ): "the last of two dimensions is the second",
+    Change(
+        "reference_impls/speculative_decoding/specdec.py",
+        "return chance.argsort(-1).argsort(-1) < count[:, None]",
+        "return chance.argsort(1).argsort(-1) < count[:, None]",
+    ): "the last of two dimensions is the second",
 }
