@@ -252,11 +252,11 @@ def _alike(slug: str, by: str, names: Sequence[str], drawn: Mapping[str, Sequenc
     """A chart of each figure, shares and tokens, with the same groups."""
 
     def chart(title: str, values: Sequence[float]) -> str:
-        style = ".1f" if title.startswith("Tokens") else ".0%"
+        exact, ticks = (".1f", ".1f") if title.startswith("Tokens") else (".1%", ".0%")
         parts = zip(names, values, strict=True)
-        groups = [Group(name, [Bar(v, format(v, style), title, f"{name}: {v:{style}}")]) for name, v in parts]
+        groups = [Group(name, [Bar(v, format(v, exact), title, f"{name}: {v:{exact}}")]) for name, v in parts]
         about = f"{title}, by {by}; the table below has the same figures."
-        return bars(f"chart-{slug}-{title.split(maxsplit=1)[0].lower()}", title, about, groups, style=style)
+        return bars(f"chart-{slug}-{title.split(maxsplit=1)[0].lower()}", title, about, groups, style=ticks)
 
     return figure([chart(title, values) for title, values in drawn.items()])
 

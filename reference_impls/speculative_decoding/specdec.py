@@ -29,9 +29,9 @@ Algorithm
 
 Guarantee
 ---------
-Lossy: what stays need not be the model's own choice, but it is likely enough after what really stands before it. With
-$\beta = 1$ nothing else is the likeliest word, and the text is that of greedy decoding, whatever the drafter guesses;
-so it is with $\tau = 0$, but for words that tie. The rule knows no sampling.
+Lossy: what stays need not be the model's own word, but it is likely enough after what really stands before it. With
+$\beta = 1$ only the model's own word stays, and the text is that of greedy decoding, whatever the drafter guesses; so
+it is with $\tau = 0$, but for words that tie. The rule knows no sampling.
 
 Differences from the paper
 --------------------------
@@ -42,9 +42,10 @@ Differences from the paper
 3. Equal logits rank as greedy decoding takes them, the lower token first, so that $\beta = 1$ is exact also where
    narrow types make ties; published code leaves their order to its sorting.
 4. Step 5 follows the published code: how many words are shown, a share of 0.5 that falls to 0.3, and that any masks may
-   be, not those that were wrong. Its speed-ups are against beam search; here plain decoding is greedy.
-5. One sentence is decoded at a time; published code has batches as well, and runs them without a cache.
-6. The feed-forward halves are gated and the norms come first, as everywhere in this project.
+   be, not those that were wrong.
+5. The paper's speedups are over beam search; plain decoding is greedy here.
+6. One sentence is decoded at a time; published code has batches as well, and runs them without a cache.
+7. The feed-forward halves are gated and the norms come first, as everywhere in this project.
 
 Example
 -------
