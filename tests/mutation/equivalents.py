@@ -36,4 +36,19 @@ EQUIVALENTS: dict[Change, str] = {
         "return chance.argsort(-1).argsort(-1) < count[:, None]",
         "return chance.argsort(1).argsort(-1) < count[:, None]",
     ): "the last of two dimensions is the second",
+    Change(
+        "reference_impls/speculative_decoding/specdec.py",
+        "shown = random_places(learnt, (wrong.sum(-1) * share).long(), generator)",
+        "shown = random_places(learnt, (wrong.sum(1) * share).long(), generator)",
+    ): "the last of two dimensions is the second",
+    Change(
+        "reference_impls/speculative_decoding/specdec.py",
+        "return ((better.sum(-1) < beta) & (gap <= tau)).cumprod(0).sum()",
+        "return ((better.sum(1) < beta) & (gap <= tau)).cumprod(0).sum()",
+    ): "the last of two dimensions is the second",
+    Change(
+        "reference_impls/speculative_decoding/specdec.py",
+        "block: list[int] = best_guesses(logits, 1)[:, 0].tolist()",
+        "block: list[int] = best_guesses(logits, 2)[:, 0].tolist()",
+    ): "the best of two is the best",
 }
