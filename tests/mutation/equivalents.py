@@ -51,4 +51,9 @@ EQUIVALENTS: dict[Change, str] = {
         "block: list[int] = best_guesses(logits, 1)[:, 0].tolist()",
         "block: list[int] = best_guesses(logits, 2)[:, 0].tolist()",
     ): "the best of two is the best",
+    Change(
+        "reference_impls/speculative_decoding/specdec.py",
+        "start = (chance * real.sum(-1)).long()[:, None]",
+        "start = (chance * real.sum(1)).long()[:, None]",
+    ): "the last of two dimensions is the second",
 }
