@@ -4,7 +4,8 @@
 side is run, `kinds` what depends on the kind of call, `pairs` times successive runs, and `machine` and `vocabularies`
 say what figures and texts depend on. Each of the others is a measurement: `bench` of real runs, `costs` and `recording`
 of single calls, `synthetic` of an acceptance that one asks for, `peers` beside transformers (`their_generate`),
-`acceptance_rates` of one run counted in five ways, `contrasts` of quality beside speed, `copying` of texts that quote,
-`warming` of a trie that learns, `draft_lengths` in batches of many sizes, `chunks` of the time between tokens, `traces`
-of the runs that pages show, `speedup` and `counterexamples` by computing. Stored figures lie in `results/`.
+`acceptance_rates` of one run counted in five ways, `contrasts` and `relaxations` of quality beside speed, `copying` of
+texts that quote, `warming` of a trie that learns, `draft_lengths` in batches of many sizes, `chunks` of the time
+between tokens, `traces` of the runs that pages show, `speedup` and `counterexamples` by computing. Stored figures lie
+in `results/`.
 """

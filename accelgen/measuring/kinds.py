@@ -204,10 +204,10 @@ class Translate(Kind):
         """The baseline is greedy whatever a method varies."""
         return str(self.call)
 
-    def settings(self, method: Method, side: Side) -> list[Setting]:  # noqa: ARG002 - as the signature says
-        """The passes of a method that refines, else a choice of words; translations are greedy."""
-        found = self.refinements(side)
-        return [Setting(None, more) for more in (found if found != [{}] else side.choices())]
+    def refinements(self, side: Side) -> list[dict[str, Any]]:
+        """The passes of a method that refines, else a choice of words."""
+        found = super().refinements(side)
+        return found if found != [{}] else side.choices()
 
     def vocabulary(self) -> WordVocabulary:
         """The words of the task."""
@@ -246,7 +246,7 @@ class Translate(Kind):
         return {"mask": MASK}
 
     def shown(self, own: Side, limit: int) -> Iterator[Shown]:
-        """The first sentences that a later pass revises."""
+        """The first sentences that a later pass revises, or of which a guess is refused."""
         requests = (Request(source, limit) for source in self.inputs(self.SEARCHED))
         found = ((request, self.perform(own, request)) for request in requests)
         revised = ((request, results) for request, results in found if _is_revised(results[0]))
@@ -379,5 +379,7 @@ def take(items: Sequence[str], count: int, what: str) -> Sequence[str]:
 
 
 def _is_revised(result: Generation) -> bool:
-    """Whether a later pass changed what the first one wrote; a single pass cannot."""
+    """Whether a guess was refused, or a later pass changed what the first one wrote; a single pass cannot."""
+    if any(step.drafted for step in result.steps):
+        return any(step.kept < len(step.drafted) for step in result.steps)
     return len(result.steps) == 1 or result.steps[0].canvas != result.tokens

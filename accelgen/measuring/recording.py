@@ -118,7 +118,8 @@ class Recorder:
 def roles(options: Mapping[str, Any], counted: str = "target") -> list[tuple[nn.Module, tuple[str, str]]]:
     """The models among the options, each with its part and its name; a model that is there twice comes once.
 
-    The option `counted` is the model that a method decodes with. A second model that translates is one more target.
+    The option `counted` is the model that a method decodes with. A second model that translates is one more target,
+    if it is no drafter.
     """
     found: dict[int, tuple[nn.Module, tuple[str, str]]] = {}
     for key, value in options.items():
@@ -130,7 +131,7 @@ def roles(options: Mapping[str, Any], counted: str = "target") -> list[tuple[nn.
 
 def _role(key: str, model: nn.Module, counted: str) -> tuple[str, str]:
     if isinstance(model, EncoderDecoder):
-        return "target", type(model).__name__
+        return "draft" if key == "drafter" else "target", type(model).__name__
     if key == counted == "target":  # the same model in all methods that have one
         return "target", key
     part, name = ("target", type(model).__name__) if key == counted else ("draft", "drafter")

@@ -293,6 +293,29 @@ class ContrastFigures(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RelaxedRow(Row):
+    """One rule by which guesses stay: what the translations are worth, and what they cost."""
+
+    beta: int  # how many of the likeliest words pass
+    tau: float  # and how far behind the first, in nats
+    right: float  # share of sentences
+    same: float  # share of sentences that are those of plain decoding
+    acceptance: float
+    tokens_per_pass: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelaxedFigures(Row):
+    """Quality beside speed where guesses may stay that are not the model's own."""
+
+    id: str  # of the method
+    sentences: int
+    gamma: int
+    right: float  # share of sentences by plain decoding
+    rows: list[RelaxedRow]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Setup(Row):
     """What stored figures come from: the command, the machine and the settings."""
 
@@ -467,6 +490,15 @@ CONTRASTS: tuple[Column[ContrastRow], ...] = (
     Column("Different 3-grams", lambda row: row.varied, ".0%"),
     Column("Tokens per pass", lambda row: row.tokens_per_pass, ".2f"),
     Column("Drafter's passes", lambda row: row.draft_passes, ".2f", unit="a token"),
+)
+
+RELAXED: tuple[Column[RelaxedRow], ...] = (
+    Column("Words that pass", lambda row: row.beta, "g", symbol=r"$\beta$"),
+    Column("Distance", lambda row: row.tau, "g", symbol=r"$\tau$", unit="nats"),
+    Column("Right sentences", lambda row: row.right, ".1%"),
+    Column("As plain decoding", lambda row: row.same, ".1%"),
+    Column("Accepted", lambda row: row.acceptance, ".0%"),
+    Column("Tokens per pass", lambda row: row.tokens_per_pass, ".2f"),
 )
 
 

@@ -28,6 +28,7 @@ from accelgen.measuring.rows import (
     Column,
     ContrastFigures,
     CopyingRow,
+    RelaxedFigures,
     Served,
     Verdict,
     WarmthRow,
@@ -234,19 +235,30 @@ def contrasts(found: ContrastFigures) -> str:
     """Quality and speed by the strength of the contrast, at temperature 0: two charts with the same groups."""
     rows = [row for row in found.rows if row.temperature == 0]
     names = [f"α {row.alpha:g}, β {row.beta:g}" for row in rows]
+    right, speed = [row.right for row in rows], [row.tokens_per_pass for row in rows]
+    return _alike("contrast", "mask and contrast", names, {"Right next tokens": right, "Tokens per pass": speed})
 
-    def chart(title: str, values: Sequence[float], style: str) -> str:
+
+def relaxations(found: RelaxedFigures) -> str:
+    """Quality and speed by the rule that lets guesses pass: charts with the same groups."""
+    names = [f"β {row.beta:g}, τ {row.tau:g}" for row in found.rows]
+    right, speed = [row.right for row in found.rows], [row.tokens_per_pass for row in found.rows]
+    same = [row.same for row in found.rows]
+    drawn = {"Right sentences": right, "As plain decoding": same, "Tokens per pass": speed}
+    return _alike("relaxed", "rule", names, drawn)
+
+
+def _alike(slug: str, by: str, names: Sequence[str], drawn: Mapping[str, Sequence[float]]) -> str:
+    """A chart of each figure, shares and tokens, with the same groups."""
+
+    def chart(title: str, values: Sequence[float]) -> str:
+        exact, ticks = (".1f", ".1f") if title.startswith("Tokens") else (".1%", ".0%")
         parts = zip(names, values, strict=True)
-        groups = [Group(name, [Bar(v, format(v, style), title, f"{name}: {v:{style}}")]) for name, v in parts]
-        about = f"{title}, by mask and contrast; the table below has the same figures."
-        return bars(f"chart-contrast-{title.split(maxsplit=1)[0].lower()}", title, about, groups, style=style)
+        groups = [Group(name, [Bar(v, format(v, exact), title, f"{name}: {v:{exact}}")]) for name, v in parts]
+        about = f"{title}, by {by}; the table below has the same figures."
+        return bars(f"chart-{slug}-{title.split(maxsplit=1)[0].lower()}", title, about, groups, style=ticks)
 
-    return figure(
-        [
-            chart("Right next tokens", [row.right for row in rows], ".0%"),
-            chart("Tokens per pass", [row.tokens_per_pass for row in rows], ".1f"),
-        ]
-    )
+    return figure([chart(title, values) for title, values in drawn.items()])
 
 
 def lengths(rows: Sequence[Served], shown: Mapping[int | None, str]) -> str:

@@ -88,7 +88,11 @@ def method_page(method: Method, taxonomy: Taxonomy, results: Results) -> str:
             section("Run it", _example(method, text.sections.get("Example", ""))),
             section("A real run", _trace(trace)),
             section("Measured here", measured(method.id, results.bench), _in_batches(method, results)),
-            section("Quality beside speed", quality_beside_speed.figures(method.id, results.contrasts)),
+            section(
+                "Quality beside speed",
+                quality_beside_speed.figures(method.id, results.contrasts),
+                quality_beside_speed.relaxed(method.id, results.relaxations),
+            ),
             section("Reported by others", _reported(method)),
             section("In inference engines", _production(method)),
             section("Differences from the paper", said.get("Differences from the paper", "")),

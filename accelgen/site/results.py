@@ -35,6 +35,7 @@ class Results:
     copying: dict[str, Any] | None = None  # texts that quote, by `accelgen.measuring.copying`
     warming: dict[str, Any] | None = None  # a trie cold and warm, by `accelgen.measuring.warming`
     contrasts: dict[str, Any] | None = None  # quality beside speed, by `accelgen.measuring.contrasts`
+    relaxations: dict[str, Any] | None = None  # quality beside speed, by `accelgen.measuring.relaxations`
     draft_lengths: dict[str, Any] | None = None  # in batches, by `accelgen.measuring.draft_lengths`
     chunks: dict[str, Any] | None = None  # time between tokens, by `accelgen.measuring.chunks`
     peers: dict[str, Any] | None = None  # beside transformers, by `accelgen bench --peers`
@@ -66,6 +67,7 @@ def read_results(taxonomy: Taxonomy, taxonomy_file: Path) -> Results:
         copying=read_json(RESULTS / "copying.json"),
         warming=read_json(RESULTS / "warming.json"),
         contrasts=read_json(RESULTS / "contrasts.json"),
+        relaxations=read_json(RESULTS / "relaxations.json"),
         draft_lengths=read_json(RESULTS / "draft-lengths.json"),
         chunks=read_json(RESULTS / "chunks.json"),
         peers=read_json(RESULTS / "peers.json"),

@@ -43,7 +43,7 @@ def _run(run: dict[str, Any], trace: dict[str, Any]) -> str:
     elif _is_deep(run, trace):
         body.append(_depths(run["steps"], trace["depth"]))
     elif any(step["drafted"] for step in run["steps"]):
-        body.append(_step_table(run["steps"], trace["pieces"]))
+        body.append(_step_table(run["steps"], trace))
     return f'<figure class="trace" data-search-exclude>{"".join(body)}</figure>'
 
 
@@ -152,7 +152,7 @@ def still(run: dict[str, Any], trace: dict[str, Any]) -> str:
             else:
                 spans.append(_token(piece, kind, f"step {number}: {LEGEND[kind]}"))
     head = f'<span class="t__prompt" title="prompt">{_piece(prompt)}</span>'
-    return f'<div class="trace__text" tabindex="0">{head}{"".join(spans)}</div>'
+    return f'<div class="trace__text" tabindex="0">{trace["separator"].join([head, *spans])}</div>'
 
 
 def kept_nodes(step: dict[str, Any]) -> set[int]:
@@ -167,18 +167,18 @@ def kept_nodes(step: dict[str, Any]) -> set[int]:
     return found
 
 
-def _step_table(steps: list[dict[str, Any]], pieces: dict[str, str]) -> str:
-    rows = []
+def _step_table(steps: list[dict[str, Any]], trace: dict[str, Any]) -> str:
+    rows, pieces, separator = [], trace["pieces"], trace["separator"]
     for number, step in enumerate(steps, 1):
         kept = kept_nodes(step)
-        draft = "".join(
+        draft = separator.join(
             _token(pieces[str(token)], "accepted", "kept", inline=False)
             if i in kept
             else f'<del class="t t--rejected">{_piece(pieces[str(token)], inline=False)}</del>'
             for i, token in enumerate(step["drafted"])
         )
         kind = "corrected" if len(step["drafted"]) > step["kept"] else "plain"
-        own = "".join(
+        own = separator.join(
             _token(pieces[str(token)], kind, LEGEND[kind], inline=False) for token in step["emitted"][step["kept"] :]
         )
         share = f"{step['kept']} of {len(step['drafted'])}" if step["drafted"] else "–"

@@ -61,7 +61,7 @@ CLAIMS = (
         "non-autoregressive",
         "Parallel decoding",
         "The decoder runs as many passes as asked for and as the trace says; no mask is left; the last canvas is the "
-        "text; weights and the global random state stay as they were.",
+        "text; a limit and an end are met exactly; weights and the global random state stay as they were.",
         _called(Call.TRANSLATE),
     ),
     Claim(

@@ -30,7 +30,7 @@
       this.words = this.inPlace ? [] : this.steps.flatMap((step) => this.emitted(step))
       this.bars = this.inDepth ? this.steps.flatMap((step) => step.layers).map((layers) => this.bar(layers)) : []
       const start = prompt.map((token) => pieces[token]).join(separator)
-      const text = make("div", { className: "trace__text", tabIndex: 0 }, make("span", { className: "t__prompt", title: "prompt" }, ...this.spell(start, true)), ...this.words)
+      const text = make("div", { className: "trace__text", tabIndex: 0 }, make("span", { className: "t__prompt", title: "prompt" }, ...this.spell(start, true)), ...this.words.flatMap((word) => [separator, word]))
       this.counts = make("dl", { className: "player__counts" })
       this.says = make("p", { className: "player__says", ariaLive: "polite" })
       this.scene = make("div", { className: "player__scene", tabIndex: 0, role: "group", ariaLabel: "This step" })

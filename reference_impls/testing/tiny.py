@@ -26,7 +26,7 @@ OWN = (
     *("target", "model", "prompt", "prompts", "source", "tokens", "limit", "limits", "length", "steps"),
     *("sampler", "eos"),
 )  # parameters that the suites themselves give
-MASK = 2  # the token that stands for a hole
+END, MASK = 1, 2  # the tokens that end a text of an encoder-decoder, and that stand for a hole
 PERIOD = 3  # a noisy drafter is wrong at every third place of the text, and nowhere else
 
 
@@ -281,9 +281,8 @@ def module(kind: type[nn.Module], scene: Scene) -> nn.Module:
         return Foresight(scene.guesses + 1, scene, logits=width == scene.target.shape.vocab)
     if scene.guess != "random" and {"tokens", "features"} <= inspect.signature(kind.forward).parameters.keys():
         return FeatureForesight(scene)
-    if "longest" in inspect.signature(kind).parameters:
-        return randomised(kind, scene.target.shape, longest=scene.target.longest)
-    return randomised(kind, scene.target.shape)
+    longest = getattr(scene.target, "longest", None)
+    return randomised(kind, scene.target.shape, **sizes(kind, longest))
 
 
 def sequence_model(kind: type[nn.Module], *, longest: int = 9, vocab: int = 11, seed: int = 7) -> nn.Module:
@@ -292,8 +291,13 @@ def sequence_model(kind: type[nn.Module], *, longest: int = 9, vocab: int = 11, 
     Padding is token 0, the end token 1, and the mask token 2.
     """
     shape = Shape(vocab, dim=8, layers=2, heads=2, kv_heads=1, head_dim=4, hidden=12)
-    known = {"longest": longest, "pad": 0, "end": 1, "mask_id": MASK}
-    return randomised(kind, shape, seed, **{n: known[n] for n in known if n in inspect.signature(kind).parameters})
+    return randomised(kind, shape, seed, **sizes(kind, longest))
+
+
+def sizes(kind: type[nn.Module], longest: int | None) -> dict[str, Any]:
+    """What this class asks for beside its shape: the places of a text, and the tokens with a meaning of their own."""
+    known = {"longest": longest, "pad": 0, "end": END, "mask_id": MASK}
+    return {name: value for name, value in known.items() if name in inspect.signature(kind).parameters}
 
 
 def randomised(kind: type[nn.Module], shape: Shape, seed: int = 7, **options: Any) -> nn.Module:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import expect
 
+from accelgen.project.places import TRACES
 from browser.watching import Watched, start_at, tab_to
 
 Visit = Callable[..., Watched]
@@ -43,6 +45,15 @@ def test_the_player_steps_plays_and_says_where_it_stands(visit: Visit) -> None:
     tab_to(page, "trace-player select", 1)
     tab_to(page, ".trace__text", 1)
     tab_to(page, ".player__scene", 1)
+
+
+def test_words_stand_apart_in_the_player_where_a_vocabulary_has_no_spaces(visit: Visit) -> None:
+    traces = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(TRACES.glob("*.json"))}
+    drafts = {id: t for id, t in traces.items() if t["separator"] and any(s["drafted"] for s in t["runs"][0]["steps"])}
+    id, trace = next(iter(drafts.items()))
+    run = trace["runs"][0]
+    text = visit(f"methods/{id}/").page.locator("trace-player .trace__text").first.text_content()
+    assert text == trace["separator"].join(trace["pieces"][str(token)] for token in run["prompt"] + run["tokens"])
 
 
 @pytest.mark.parametrize(("motion", "animation"), [("reduce", "none"), ("no-preference", "player-new")])

@@ -15,13 +15,13 @@ import pytest
 import torch
 from speculation import generate as speculate
 from speculation import model as tiny
-from trials import TRIALS, taxonomy, trial
+from trials import TRIALS, taxonomy, translator, trial
 
 from accelgen.measuring import costs, machine
 from accelgen.measuring.contests import Contest, Plan, contests, settings_of
 from accelgen.measuring.costs import Units
 from accelgen.measuring.pairs import spread
-from accelgen.measuring.recording import PARTS, SHARED, Operation, Recorder, public_methods, size
+from accelgen.measuring.recording import PARTS, SHARED, Operation, Recorder, public_methods, roles, size
 from accelgen.measuring.rows import BenchRow, Prediction, Unit
 from accelgen.measuring.speedup import speedup
 from accelgen.project.files import read_json
@@ -75,6 +75,13 @@ def recorded(contest: Contest, *, baseline: bool = False) -> tuple[Any, list[Ope
 
 def contest(call: Call, place: int = 0, limit: int = 20) -> Contest:
     return list(contests(trial(call), Plan(prompts=1, limit=limit)))[place]
+
+
+def test_a_second_model_that_translates_is_a_target_unless_it_drafts():
+    first, second, third = (translator(seed) for seed in range(3))
+    found = roles({"model": first, "teacher": second, "drafter": third, "gamma": 4}, "model")
+    assert [part for _, (part, _) in found] == ["target", "target", "draft"]
+    assert {who for _, (_, who) in found} == {"EncoderDecoder"}
 
 
 @pytest.mark.usefixtures("trial_zoo")

@@ -23,6 +23,7 @@ from accelgen.project.places import ROOT
 from accelgen.taxonomy.calls import BASELINES
 from accelgen.taxonomy.schema import Call
 from reference_impls.baselines import autoregressive
+from reference_impls.core.generation import Generation, Step
 from reference_impls.core.sampling import Sampler
 from reference_impls.testing.cases import Case
 
@@ -61,11 +62,19 @@ def test_what_is_varied_is_said_by_the_kind(call: Call, settings: list[str]) -> 
     assert [contest.title for contest in found(call)] == settings
 
 
-def test_what_a_case_compares_is_measured_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("call", "others"),
+    [
+        (Call.CONTINUE, ["greedy", "temperature 0.8"]),
+        (Call.TRANSLATE, ["iterations 1", "iterations 4", "iterations 10"]),
+    ],
+)
+def test_what_a_case_compares_is_measured_one_after_another(
+    monkeypatch: pytest.MonkeyPatch, call: Call, others: list[str]
+) -> None:
     case = Case(compared=({"gamma": 1}, {"gamma": 3}))
     monkeypatch.setattr("reference_impls.testing.cases.case_of", lambda _: case)
-    titles = [f"{law}, gamma {gamma}" for law in ("greedy", "temperature 0.8") for gamma in (1, 3)]
-    assert [contest.title for contest in found(Call.CONTINUE)] == titles
+    assert [contest.title for contest in found(call)] == [f"{other}, gamma {n}" for other in others for n in (1, 3)]
 
 
 def test_a_method_that_is_exact_when_greedy_is_measured_greedy() -> None:
@@ -205,6 +214,20 @@ def test_a_translation_is_shown_where_a_pass_changed_it() -> None:
         (result,) = shown.results
         assert result.steps[0].canvas != result.tokens
         assert result == refine(source=shown.request.given, **own.options)
+
+
+def test_a_translation_with_guesses_is_shown_where_one_was_refused() -> None:
+    """Here of sources with an odd number of words, which the first ones have not."""
+    kind = KINDS[Call.TRANSLATE]
+
+    def guess(source: Any, *, limit: int) -> Generation:
+        refused = len(source) % 2 == 1
+        return Generation([5, 6], [Step([5, 6], [5, 7 if refused else 6], kept=1 if refused else 2)][:limit])
+
+    side = type(kind.side(autoregressive, {}))(autoregressive, guess, {})
+    lengths = [len(shown.request.given) for shown in kind.shown(side, 2)]
+    every = [len(source) for source in kind.inputs(kind.SEARCHED)]
+    assert lengths == [n for n in every if n % 2 == 1][:2] != every[:2]
 
 
 @pytest.mark.parametrize("id", BASELINES)

@@ -56,4 +56,43 @@ EQUIVALENTS: dict[Change, str] = {
         "passing.sum(-1, keepdim=True)",
         "passing.sum(1, keepdim=True)",
     ): "the last dimension of a matrix is its dimension 1",
+        "reference_impls/speculative_decoding/specdec.py",
+        "torch.arange(logits.shape[-1], device=logits.device)",
+        "torch.arange(logits.shape[1], device=logits.device)",
+    ): "the last of two dimensions is the second",
+    Change(
+        "reference_impls/speculative_decoding/specdec.py",
+        "gap = logits.amax(-1) - score[:, 0]",
+        "gap = logits.amax(1) - score[:, 0]",
+    ): "the last of two dimensions is the second",
+    Change(
+        "reference_impls/speculative_decoding/specdec.py",
+        "return chance.argsort(-1).argsort(-1) < count[:, None]",
+        "return chance.argsort(-1).argsort(1) < count[:, None]",
+    ): "the last of two dimensions is the second",
+    Change(
+        "reference_impls/speculative_decoding/specdec.py",
+        "return chance.argsort(-1).argsort(-1) < count[:, None]",
+        "return chance.argsort(1).argsort(-1) < count[:, None]",
+    ): "the last of two dimensions is the second",
+    Change(
+        "reference_impls/speculative_decoding/specdec.py",
+        "shown = random_places(learnt, (wrong.sum(-1) * share).long(), generator)",
+        "shown = random_places(learnt, (wrong.sum(1) * share).long(), generator)",
+    ): "the last of two dimensions is the second",
+    Change(
+        "reference_impls/speculative_decoding/specdec.py",
+        "return ((better.sum(-1) < beta) & (gap <= tau)).cumprod(0).sum()",
+        "return ((better.sum(1) < beta) & (gap <= tau)).cumprod(0).sum()",
+    ): "the last of two dimensions is the second",
+    Change(
+        "reference_impls/speculative_decoding/specdec.py",
+        "block: list[int] = best_guesses(logits, 1)[:, 0].tolist()",
+        "block: list[int] = best_guesses(logits, 2)[:, 0].tolist()",
+    ): "the best of two is the best",
+    Change(
+        "reference_impls/speculative_decoding/specdec.py",
+        "start = (chance * real.sum(-1)).long()[:, None]",
+        "start = (chance * real.sum(1)).long()[:, None]",
+    ): "the last of two dimensions is the second",
 }

@@ -8,6 +8,7 @@ import json
 import re
 from dataclasses import asdict
 from html.parser import HTMLParser
+from string import ascii_lowercase
 from typing import Any
 
 import markdown
@@ -110,6 +111,17 @@ def test_no_token_can_end_the_data_or_the_block() -> None:
     assert not re.search("[<>&]", data)
     assert list(json.loads(data)["pieces"].values()) == NASTY
     assert Page(html).open == []
+
+
+def test_words_stand_apart_where_the_vocabulary_has_no_spaces_of_its_own() -> None:
+    letters = ascii_lowercase[: len(NASTY)]
+    for separator in ("", " "):
+        pieces = {str(i): letter for i, letter in enumerate(letters)}
+        ((_, html),) = trace_html.render(tricky() | {"separator": separator, "pieces": pieces})
+        plain = re.sub("<[^>]*>", "", re.sub("<template>.*?</template>", "", html))
+        words = separator.join(letters)
+        assert separator.join(["a", words]) in plain  # the prompt, and what was written
+        assert plain.count(words) == 2  # and its draft, in the table
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ OWED = {
     "prompt_lookup": EXACT,
     "learning": EXACT,
     "scheduled": ("early-exit", "accounting", "options"),
+    "translating": ("non-autoregressive",),
     "filling": ("canvas",),
     "together": ("batch",),
     "answering": ("classify",),
@@ -52,6 +53,17 @@ BUGS = {
             "stop = 1 if len(schedule) < 2 and result.tokens else schedule[len",
             "full-model",
         ),
+    },
+    "translating": {
+        "runs a pass too many": ("words = greedy", "model.decode(unseen, memory); words = greedy", "passes"),
+        "forgets a pass of the drafter": ("draft_passes=len(draft)", "draft_passes=1", "passes"),
+        "leaves refused words in the cache": ("cache.crop(len(tokens))", "cache.crop(len(cache))", "ends"),
+        "writes past the limit": ("len(draft)), limit, eos)", "len(draft)), limit + 1, eos)", "ends"),
+        "does not know the end": ("len(draft)), limit, eos)", "len(draft)), limit, None)", "ends"),
+        "reads further than there are places": ("model.longest - 1 - len", "model.longest - len", "passes"),
+        "says that all guesses stay": ("kept=kept", "kept=len(draft)", "trace"),
+        "takes any drafter": ("check_vocabulary(model, drafter)", "", "drafter"),
+        "changes the drafter": ("draft = []", "draft = []; drafter.norm.weight[0] += 1e-9", "untouched"),
     },
     "filling": {
         "leaves holes": (
