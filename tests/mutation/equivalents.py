@@ -56,6 +56,7 @@ EQUIVALENTS: dict[Change, str] = {
         "passing.sum(-1, keepdim=True)",
         "passing.sum(1, keepdim=True)",
     ): "the last dimension of a matrix is its dimension 1",
+    Change(
         "reference_impls/speculative_decoding/specdec.py",
         "torch.arange(logits.shape[-1], device=logits.device)",
         "torch.arange(logits.shape[1], device=logits.device)",
