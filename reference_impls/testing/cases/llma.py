@@ -28,6 +28,6 @@ def _options(scene: Scene) -> dict[str, Any]:
 CASE = Case(
     options=_options,
     qualities=("noisy", "perfect"),
-    refused={"shortest": (0, 6), "longest": (0,), "references": ([[5, 11]], [[-1]], [5, 3])},
+    refused={"shortest": (0, 6), "longest": (0,), "references": ([[5, 11]], [[-1]])},
     costs={"verify_chain": "rest"},
 )

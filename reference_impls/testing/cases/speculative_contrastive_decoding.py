@@ -6,5 +6,6 @@ from reference_impls.testing.case import Case
 
 CASE = Case(
     refused={"alpha": (-0.1, 1.1, math.nan), "beta": (-0.1, math.inf, math.nan)},
+    checkpoint={"alpha": 0.0, "beta": 0.0},  # without contrast, which is the law of the target
     costs={"contrast": "rest", "accepted": "rest"},
 )
