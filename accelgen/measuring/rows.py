@@ -267,6 +267,23 @@ class WarmthRow(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistilledRow(Row):
+    """What the drafts of one drafter are worth, by the way in which it learned: prompts of one side, one setting."""
+
+    way: str  # the divergence, or what it is compared with
+    on_policy: float  # share of the steps that learned from the drafter's own texts
+    side: str
+    setting: str
+    acceptance: float  # kept guesses / guesses
+    tokens_per_pass: float
+
+    @property
+    def learned_from(self) -> str:
+        """The way in words."""
+        return self.way.replace("-", " ") + (f", {self.on_policy:.0%} own texts" if self.on_policy else "")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ContrastRow(Row):
     """One strength of the contrast of two models at one temperature: what the text is worth, and what it costs."""
 

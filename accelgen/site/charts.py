@@ -28,6 +28,7 @@ from accelgen.measuring.rows import (
     Column,
     ContrastFigures,
     CopyingRow,
+    DistilledRow,
     RelaxedFigures,
     Served,
     Verdict,
@@ -229,6 +230,18 @@ def warmth(rows: Sequence[WarmthRow]) -> str:
     groups = [Group(setting, found) for setting, found in bars_of.items()]
     about = "What a trie had learned before the texts that are counted; the table below has all figures."
     return figure([bars("chart-warmth", "Tokens per pass, from a cold and a warm trie", about, groups, line=PLAIN)])
+
+
+def distilled(rows: Sequence[DistilledRow]) -> str:
+    """Acceptance of drafters that learned in different ways, one bar a setting."""
+    bars_of: dict[str, list[Bar]] = {}
+    for row in rows:
+        value = f"{row.acceptance:.1%}"
+        says = f"{row.learned_from}, {row.setting}: {value} of the guesses are kept"
+        bars_of.setdefault(row.learned_from, []).append(Bar(row.acceptance, value, row.setting, says))
+    groups = [Group(name, found) for name, found in bars_of.items()]
+    about = "Share of guesses that are kept, held-out prompts; the table below has all figures."
+    return figure([bars("chart-distilled", "Acceptance by what a drafter learned from", about, groups, style=".0%")])
 
 
 def contrasts(found: ContrastFigures) -> str:

@@ -155,12 +155,8 @@ def _downloads(taxonomy: Taxonomy, results: Results) -> dict[str, str]:
     found |= {export.file: export.make(taxonomy, results.site) for export in EXPORTS.values()}
     found |= {f"{c.id}.bib": to_bibtex(taxonomy, [c.id]) for c in taxonomy.categories}
     found |= {f"{name}.py": text for name, text in results.bundles.items() if text}
-    stored = {"bench": results.bench, "acceptance": results.acceptance, "peers": results.peers, "costs": results.costs}
-    stored |= {"copying": results.copying, "warming": results.warming}
-    stored |= {"contrasts": results.contrasts, "relaxations": results.relaxations}
-    stored |= {"draft-lengths": results.draft_lengths, "chunks": results.chunks}
-    stored |= {name.removesuffix(".json"): data for name, data in results.devices.items()}
-    found |= {f"{name}.json": json.dumps(data, indent=1, ensure_ascii=False) for name, data in stored.items() if data}
+    measured = results.measurements.items()
+    found |= {f"{name}.json": json.dumps(data, indent=1, ensure_ascii=False) for name, data in measured}
     return found | {
         f"traces/{name}.json": json.dumps(data, ensure_ascii=False) for name, data in results.traces.items()
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from accelgen.taxonomy.loading import TaxonomyError
 from accelgen.taxonomy.schema import Method, Taxonomy
 
 _SITE_URL = re.compile(r"""^site_url:[ ]*(?:(["'])(?P<quoted>.*?)\1|(?P<plain>.*?))[ ]*(?:[ ]#.*)?$""", re.MULTILINE)
+Stored = dict[str, Any] | None  # a measurement: field `draft_lengths` is results/draft-lengths.json, if there is one
 TAXONOMY = ["accelgen.taxonomy.schema", "accelgen.taxonomy.loading", "accelgen.exports", "accelgen.exports.bundle"]
 
 
@@ -28,23 +29,31 @@ class Results:
     traces: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # method id or BASELINE -> `traces.record`
     tests: Mapping[str, str] = field(default_factory=dict)  # method id -> the file of its own tests
     proofs: Mapping[str, str] = field(default_factory=dict)  # path of a file of tests, or of the kit -> its source
-    bench: dict[str, Any] | None = None
+    bench: Stored = None
     devices: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # file -> the benchmark on another device
-    costs: dict[str, Any] | None = None  # the costs of single calls, and the speedups that follow
-    acceptance: dict[str, Any] | None = None  # the worked example of `accelgen.measuring.acceptance_rates`
-    copying: dict[str, Any] | None = None  # texts that quote, by `accelgen.measuring.copying`
-    warming: dict[str, Any] | None = None  # a trie cold and warm, by `accelgen.measuring.warming`
-    contrasts: dict[str, Any] | None = None  # quality beside speed, by `accelgen.measuring.contrasts`
-    relaxations: dict[str, Any] | None = None  # quality beside speed, by `accelgen.measuring.relaxations`
-    draft_lengths: dict[str, Any] | None = None  # in batches, by `accelgen.measuring.draft_lengths`
-    chunks: dict[str, Any] | None = None  # time between tokens, by `accelgen.measuring.chunks`
-    peers: dict[str, Any] | None = None  # beside transformers, by `accelgen bench --peers`
-    errata: dict[str, Any] | None = None  # the examples of `accelgen.measuring.counterexamples`
+    costs: Stored = None  # the costs of single calls, and the speedups that follow
+    acceptance: Stored = None  # the worked example of `accelgen.measuring.acceptance_rates`
+    copying: Stored = None  # texts that quote, by `accelgen.measuring.copying`
+    warming: Stored = None  # a trie cold and warm, by `accelgen.measuring.warming`
+    contrasts: Stored = None  # quality beside speed, by `accelgen.measuring.contrasts`
+    relaxations: Stored = None  # quality beside speed, by `accelgen.measuring.relaxations`
+    draft_lengths: Stored = None  # in batches, by `accelgen.measuring.draft_lengths`
+    divergences: Stored = None  # ways to distil, by `accelgen.measuring.divergences`
+    chunks: Stored = None  # time between tokens, by `accelgen.measuring.chunks`
+    peers: Stored = None  # beside transformers, by `accelgen bench --peers`
+    errata: Stored = None  # the examples of `accelgen.measuring.counterexamples`
     zoo: dict[str, Any] | None = None  # the manifest of the trained models
     directories: bool = True  # whether a page becomes a folder with an index, as addresses on the web have it
     modules: Mapping[str, list[str]] = field(default_factory=dict)  # package -> its modules, for the API pages
     written: Mapping[str, str] = field(default_factory=dict)  # path below docs/ -> text of a hand-written page
     site: str = ""  # the site's address, ending in a slash, if it has one
+
+    @property
+    def measurements(self) -> dict[str, dict[str, Any]]:
+        """All stored figures that there are, by the names of their files without the ending."""
+        found = {name.replace("_", "-"): getattr(self, name) for name in _stored()}
+        found |= {name.removesuffix(".json"): data for name, data in self.devices.items()}
+        return {name: data for name, data in found.items() if data}
 
 
 def read_results(taxonomy: Taxonomy, taxonomy_file: Path) -> Results:
@@ -52,6 +61,7 @@ def read_results(taxonomy: Taxonomy, taxonomy_file: Path) -> Results:
     implemented = [m for m in taxonomy.methods if m.is_implemented]
     ids = [m.id for m in implemented]
     tests = {m.id: name for m in implemented if (ROOT / (name := _test_file(m))).is_file()}
+    measured: dict[str, Any] = {name: read_json(RESULTS / f"{name.replace('_', '-')}.json") for name in _stored()}
     modules = {BASELINE: f"reference_impls.baselines.{BASELINE}"} | {m.id: m.module for m in implemented}
     return Results(
         taxonomy_file=taxonomy_file.read_text(encoding="utf-8"),
@@ -60,23 +70,17 @@ def read_results(taxonomy: Taxonomy, taxonomy_file: Path) -> Results:
         traces={id: data for id in (*ids, BASELINE) if (data := read_json(TRACES / f"{id}.json"))},
         tests=tests,
         proofs={name: (ROOT / name).read_text(encoding="utf-8") for name in (*tests.values(), *_kit())},
-        bench=read_json(RESULTS / "bench.json"),
+        **measured,
         devices={path.name: data for path in sorted(RESULTS.glob("bench-*.json")) if (data := read_json(path))},
-        costs=read_json(RESULTS / "costs.json"),
-        acceptance=read_json(RESULTS / "acceptance.json"),
-        copying=read_json(RESULTS / "copying.json"),
-        warming=read_json(RESULTS / "warming.json"),
-        contrasts=read_json(RESULTS / "contrasts.json"),
-        relaxations=read_json(RESULTS / "relaxations.json"),
-        draft_lengths=read_json(RESULTS / "draft-lengths.json"),
-        chunks=read_json(RESULTS / "chunks.json"),
-        peers=read_json(RESULTS / "peers.json"),
-        errata=read_json(RESULTS / "errata.json"),
         zoo=read_json(REFERENCE / "zoo" / "weights" / "manifest.json"),
         written=_written(taxonomy_file.parent / "docs"),
         site=site_address(taxonomy_file.parent),
         modules={"core": _modules("core"), "testing": _modules("testing"), "taxonomy": TAXONOMY},
     )
+
+
+def _stored() -> list[str]:
+    return [each.name for each in fields(Results) if each.type == "Stored"]
 
 
 def site_address(root: Path = SOURCE) -> str:

@@ -64,7 +64,7 @@ from reference_impls.core.batch import Batch
 from reference_impls.core.drafting import check_draft, draft_chain, room
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.model import LanguageModel
-from reference_impls.core.sampling import Sampler
+from reference_impls.core.sampling import Sampler, wide
 from reference_impls.core.verify import verify_chain
 
 Divergence = Literal["forward-kl", "reverse-kl", "jensen-shannon", "total-variation"]
@@ -150,8 +150,7 @@ def divergence(p: Tensor, q: Tensor, kind: Divergence, beta: float = 0.5) -> Ten
     """
     if not 0 < beta < 1:
         raise ValueError(f"beta is {beta}; it is the weight of the target's law in the mixture, so between 0 and 1")
-    wide = torch.promote_types(q.dtype, torch.float32)
-    log_p, log_q = p.log_softmax(-1, wide), q.log_softmax(-1, wide)
+    log_p, log_q = (logits.log_softmax(-1, wide(logits)) for logits in (p, q))
     match kind:
         case "forward-kl":
             return kl(log_p, log_q)

@@ -42,11 +42,6 @@ EQUIVALENTS: dict[Change, str] = {
         "if chance >= IMPOSSIBLE",
     ): "no law that rounding leaves gives an outcome exactly the chance at which it counts as impossible",
     Change(
-        "reference_impls/speculative_decoding/distillspec.py",
-        "torch.promote_types(q.dtype, torch.float32)",
-        "torch.promote_types(torch.float32, q.dtype)",
-    ): "the wider of two types does not depend on their order",
-    Change(
         "reference_impls/speculative_decoding/spectr.py",
         "turns).sum(-1, keepdim=True)",
         "turns).sum(1, keepdim=True)",

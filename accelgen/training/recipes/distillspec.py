@@ -29,8 +29,7 @@ class Distilling(Windows):
 
 def train(shelf: Shelf, settings: Distilling) -> Part:
     """A copy of the plain drafter, distilled."""
-    target, drafter = shelf.load("target"), thawed(shelf.load("drafter"))
-    drafter.embedding.is_table = True  # type: ignore[attr-defined]
+    target, drafter = shelf.load("target"), learner(shelf)
     sampler, coin = Sampler(seed=settings.seed), torch.Generator().manual_seed(settings.seed)
 
     def loss(x: Tensor, _step: int) -> Tensor:
@@ -43,6 +42,13 @@ def train(shelf: Shelf, settings: Distilling) -> Part:
 
     learn(shelf, settings, drafter, loss)
     return Part(drafter, {"shape": drafter.shape})
+
+
+def learner(shelf: Shelf) -> LanguageModel:
+    """A copy of the plain drafter that learns on."""
+    drafter = thawed(shelf.load("drafter"))
+    drafter.embedding.is_table = True  # type: ignore[attr-defined]
+    return drafter
 
 
 def measure(shelf: Shelf, _settings: Distilling, distilled: LanguageModel) -> dict[str, Any]:
