@@ -13,6 +13,7 @@ What it cannot see is all that happens between the calls. So it can be wrong, an
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ from reference_impls.core.generation import Generation
 from reference_impls.testing.cases import case_of, has_case
 
 TIMED = 8  # prompts or sentences that calls are timed on, where so many are left over
+LAYERS = re.compile(r"\d+(?= layers)")
 Timed = tuple[Operation, float]  # with its seconds
 Known = dict[tuple[str, int], tuple[int, float]]  # baseline and run -> its tokens, and its expected seconds
 
@@ -35,7 +37,7 @@ Known = dict[tuple[str, int], tuple[int, float]]  # baseline and run -> its toke
 
 
 class Units:
-    """The median seconds of every kind of call, and between two sizes of a kind what lies between them."""
+    """The median seconds of every kind of call; between two sizes, or two numbers of layers, what lies between them."""
 
     def __init__(self, calls: Sequence[tuple[Operation, float]]) -> None:
         seconds: dict[Operation, list[float]] = defaultdict(list)
@@ -49,11 +51,20 @@ class Units:
     def seconds(self, call: Operation) -> float:
         """What the call costs. Raises ValueError if no call of its kind was ever timed."""
         known = self.kinds.get(_kind(call))
-        if not known:
+        if known:
+            return between(known, call.new)
+        depths = self.by_depth(call)
+        if not depths:
             raise ValueError(
                 f"no call like {call} was timed, so its cost is unknown: time more runs with a larger --prompts"
             )
-        return known[call.new] if call.new in known else between(known, call.new)
+        return between(depths, _depth(call.how))
+
+    def by_depth(self, call: Operation) -> dict[int, float]:
+        """What the call costs through other numbers of layers: an exit that is seldom taken may not have been timed."""
+        others = {kind: known for kind, known in self.kinds.items() if _depth(kind[-1]) >= 0}
+        alike = {kind: known for kind, known in others.items() if _any_depth(kind) == _any_depth(_kind(call))}
+        return {_depth(kind[-1]): between(known, call.new) for kind, known in alike.items()}
 
     def rows(self) -> list[Unit]:
         """Microseconds, and how many calls the median is over."""
@@ -75,10 +86,21 @@ def _kind(call: Operation) -> tuple[str, ...]:
     return call.part, call.who, call.name, call.how
 
 
+def _depth(how: str) -> int:
+    """The number of layers that a call runs, or -1 where that is not told."""
+    found = LAYERS.search(how)
+    return int(found[0]) if found else -1
+
+
+def _any_depth(kind: tuple[str, ...]) -> tuple[str, ...]:
+    """A kind of call whatever its number of layers."""
+    return (*kind[:-1], LAYERS.sub("", kind[-1]))
+
+
 def between(known: Mapping[int, float], new: int) -> float:
     """A straight line between the neighbouring sizes; outside, the line through the smallest and the largest."""
-    if len(known) == 1:
-        return next(iter(known.values()))
+    if new in known or len(known) == 1:
+        return known.get(new, next(iter(known.values())))
     sizes = sorted(known)
     inside = sizes[0] < new < sizes[-1]
     low = max(s for s in sizes if s < new) if inside else sizes[0]

@@ -214,6 +214,21 @@ def test_unit_costs_are_medians_and_straight_lines_between_them():
         units.seconds(Operation("draft", "drafter", "forward", "", 1))
 
 
+def test_a_depth_that_was_never_timed_lies_between_those_that_were():
+    def call(how: str, new: int = 1) -> Operation:
+        return Operation("target", "target", "fill", how, new)
+
+    units = Units(
+        [(call("2 layers"), 2.0), (call("6 layers"), 4.0), (call("6 layers, mask"), 9.0), (call("mask"), 7.0)]
+    )
+    assert units.seconds(call("4 layers")) == 3.0
+    assert units.seconds(call("6 layers")) == 4.0
+    assert units.seconds(call("4 layers, mask")) == 9.0
+    for other in (call("", 1), Operation("target", "drafter", "fill", "4 layers", 1)):
+        with pytest.raises(ValueError, match="was timed"):
+            units.seconds(other)
+
+
 def world(clock: Clock, costs_of: tuple[Any, Any], gamma: int, limit: int, wait: float = 0.0) -> Contest:
     """A greedy contest of target and drafter with known costs; the method dawdles for `wait` seconds."""
     made = contest(Call.CONTINUE, limit=limit)
