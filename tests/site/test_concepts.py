@@ -105,8 +105,7 @@ def test_figures_of_the_language_models_are_those_of_the_zoo() -> None:
 def test_times_of_refinement_are_those_of_the_benchmark() -> None:
     path = RESULTS / "bench.json"
     rows = json.loads(Path(path).read_text(encoding="utf-8"))["rows"]
-    times = [round(row["speedup"]) for row in rows if row["id"] == "mask-predict"]
-    assert times == [4, 2, 1]
-    assert "one pass is about four times as fast, four are twice as fast, and ten save nothing" in plain(
-        "iterative-refinement"
-    )
+    one, four, ten = (row["speedup"] for row in rows if row["id"] == "mask-predict")
+    assert (int(one), round(four), round(ten)) == (4, 2, 1)
+    said = "one pass is more than four times as fast, four are about twice as fast, and ten save next to nothing"
+    assert said in plain("iterative-refinement")
