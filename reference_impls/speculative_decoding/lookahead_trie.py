@@ -163,12 +163,10 @@ class Trie:
         check_draft(gamma)
         if not 0 <= weight <= 1:
             raise ValueError(f"weight is {weight}; the share of outputs in the ranking lies between 0 and 1")
-        for name, value in {"most": most, "most_output": most_output, "patience": patience}.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it is a number of nodes or of tries, at least 1")
+        if min(most, most_output, patience) < 1:
+            raise ValueError(f"most is {most}, most_output {most_output} and patience {patience}; let each be at least 1")
         self.gamma, self.weight, self.most, self.most_output, self.patience = gamma, weight, most, most_output, patience
-        self.root = Node()
-        self.largest = -1  # of all tokens that it ever held
+        self.root, self.largest = Node(), -1  # the largest of all tokens that it ever held
         self.asked: list[Node] = []  # what the present prompt counts at
         self.learned = 0  # how many branches of the present output it has
         self.changed: set[int] = set()  # first tokens of branches, since it was pruned
