@@ -164,7 +164,7 @@ class Trie:
         if not 0 <= weight <= 1:
             raise ValueError(f"weight is {weight}; the share of outputs in the ranking lies between 0 and 1")
         if min(most, most_output, patience) < 1:
-            raise ValueError(f"most is {most}, most_output {most_output} and patience {patience}; let each be at least 1")
+            raise ValueError(f"most is {most}, most_output {most_output} and patience {patience}; each is 1 or more")
         self.gamma, self.weight, self.most, self.most_output, self.patience = gamma, weight, most, most_output, patience
         self.root, self.largest = Node(), -1  # the largest of all tokens that it ever held
         self.asked: list[Node] = []  # what the present prompt counts at

@@ -358,7 +358,7 @@ def test_a_trie_that_cannot_work_is_one_sentence() -> None:
         with pytest.raises(ValueError, match="the share of outputs in the ranking lies between 0 and 1"):
             Trie(weight=weight)
     for name in ("most", "most_output", "patience"):
-        with pytest.raises(ValueError, match=f"{name}( is)? 0.*; let each be at least 1"):
+        with pytest.raises(ValueError, match=f"{name}( is)? 0.*; each is 1 or more"):
             Trie(**{name: 0})
         assert getattr(Trie(**{name: 1}), name) == 1
     assert Trie(1, weight=0).weight == 0
