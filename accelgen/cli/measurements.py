@@ -16,6 +16,7 @@ from rich.table import Table
 
 from accelgen.cli.output import AsJson, check_output, console, progress, write, write_json
 from accelgen.measuring import rows as typed
+from accelgen.measuring.updating import check_alike, updated
 from accelgen.project.files import read_json
 from accelgen.project.places import CHECKOUT, RESULTS
 from accelgen.site.predictions import problems
@@ -64,6 +65,7 @@ Maker = Callable[["Plan", Callable[[int], None]], Figures]
 
 
 def bench(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="All implemented by default.")] = None,
     prompts: Annotated[int, typer.Option(help="Held-out prompts, and held-out sentences.")] = 24,
     limit: Annotated[int, typer.Option(help="Tokens after each prompt.")] = 64,
     repeat: Annotated[int, typer.Option(help="How often each prompt is run, each time with another seed.")] = 1,
@@ -90,24 +92,32 @@ def bench(
     """Measure every implemented method against its baseline, in paired runs on the zoo, and print the figures.
 
     --peers, --costs and --synthetic-acceptance measure something else instead. A file is written only with -o or
-    --store.
+    --store; with --store the rows of some methods take the place of their own among those of all the others.
     """
     from accelgen.measuring.contests import Plan
     from reference_impls.core.device import find_device
 
     forced = None if synthetic_acceptance is None else _forced(method, synthetic_acceptance)
-    place = find_device(device)
+    place, taxonomy = find_device(device), load_taxonomy()
+    some = [find_implemented(taxonomy, id).id for id in ids or ()]
+    if some and (peers or forced):
+        raise ValueError(f"{', '.join(some)}: --peers and --synthetic-acceptance do not ask which methods; name none")
     make, name = _chosen(peers=peers, costs=costs, forced=forced, device=device)
     output = _place(output, name, store=store)
     check_output(output)
     with progress() as bar:
         task = bar.add_task("loading the models")
         tick = functools.partial(_tick, bar, task)
-        plan = Plan(prompts=prompts, limit=limit, repeat=repeat, device=place, tick=tick)
+        plan = Plan(prompts=prompts, limit=limit, repeat=repeat, ids=some, device=place, tick=tick)
+        stored = read_json(output) if some and store and output else None
+        if stored:
+            check_alike(stored, _head(plan))
         report = make(plan, lambda total: bar.update(task, total=total))
     data = report.as_data()
+    if stored:
+        data = updated(stored, data, [method.id for method in taxonomy.methods])
     if as_json:
-        write_json(data)
+        write_json(report.as_data())
     else:
         _print(report)
     if output:
@@ -180,10 +190,15 @@ def _costs(plan: Plan, expect: Callable[[int], None]) -> Figures:
 
     taxonomy = load_taxonomy()
     expect(costs.runs_of(taxonomy, plan))
-    units, rows = costs.measure(taxonomy, plan)
+    stored = (read_json(RESULTS / "costs.json") or {}) if plan.ids and plan.device.type == "cpu" else {}
+    units, rows = costs.measure(taxonomy, plan, [typed.Unit(**unit) for unit in stored.get("units", ())])
     more = {"units": [unit.as_data() for unit in units]}
     report = Figures(_head(plan, "--costs"), rows, PREDICTIONS, [STEPS], more)
-    for problem in problems(read_json(RESULTS / "bench.json"), report.as_data()) if plan.device.type == "cpu" else ():
+    for problem in (
+        problems(read_json(RESULTS / "bench.json"), report.as_data())
+        if plan.device.type == "cpu" and not plan.ids
+        else ()
+    ):
         typer.echo(f"beside bench.json: {problem}", err=True)
     return report
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from accelgen.measuring.contests import Contest, Plan, contests, implemented, settings_of
+from accelgen.measuring.contests import Contest, Plan, chosen, contests, settings_of
 from accelgen.measuring.machine import one_thread
 from accelgen.measuring.pairs import Pair, merged, paired, spread
 from accelgen.measuring.rows import BenchRow
@@ -16,9 +16,9 @@ from accelgen.taxonomy.schema import Taxonomy
 
 
 def measure(taxonomy: Taxonomy, plan: Plan) -> Iterator[BenchRow]:
-    """Rows of all implemented methods. Raises ZooError where a model is missing."""
+    """Rows of the methods of the plan. Raises ZooError where a model is missing."""
     with one_thread():
-        for method in implemented(taxonomy):
+        for method in chosen(taxonomy, plan):
             for contest in contests(method, plan):
                 runs = [contest.runs(i) for i in range(plan.runs)]
                 yield row(contest, paired(runs, f"{method.id}, {contest.title}", plan.tick))
@@ -26,7 +26,7 @@ def measure(taxonomy: Taxonomy, plan: Plan) -> Iterator[BenchRow]:
 
 def pairs_of(taxonomy: Taxonomy, plan: Plan) -> int:
     """How many pairs `measure` will run, for a progress bar."""
-    return plan.runs * sum(len(settings_of(method)) for method in implemented(taxonomy))
+    return plan.runs * sum(len(settings_of(method)) for method in chosen(taxonomy, plan))
 
 
 def row(contest: Contest, pairs: Sequence[Pair]) -> BenchRow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ class Plan:
     prompts: int  # or sentences
     limit: int  # tokens after each prompt
     repeat: int = 1  # how often each prompt is run, each time with another seed
+    ids: Sequence[str] = ()  # of the methods; all that are implemented where none is named
     device: torch.device = CPU
     tick: Callable[[str], None] = lambda _: None  # called with a row's title before every pair
 
@@ -72,9 +73,9 @@ class Contest:
         return lambda: self.kind.perform(self.baseline, request), lambda: self.kind.perform(self.own, request)
 
 
-def implemented(taxonomy: Taxonomy) -> list[Method]:
-    """The methods that there are to measure."""
-    return [method for method in taxonomy.methods if method.is_implemented]
+def chosen(taxonomy: Taxonomy, plan: Plan) -> list[Method]:
+    """The methods that are measured."""
+    return [method for method in taxonomy.methods if method.is_implemented and (not plan.ids or method.id in plan.ids)]
 
 
 def settings_of(method: Method) -> list[Setting]:

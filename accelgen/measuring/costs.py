@@ -18,7 +18,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from accelgen.measuring.contests import Contest, Plan, contests, implemented, settings_of
+from accelgen.measuring.contests import Contest, Plan, chosen, contests, settings_of
 from accelgen.measuring.machine import one_thread
 from accelgen.measuring.pairs import merged
 from accelgen.measuring.recording import PARTS, Operation, Recorder
@@ -39,11 +39,17 @@ Known = dict[tuple[str, int], tuple[int, float]]  # baseline and run -> its toke
 class Units:
     """The median seconds of every kind of call; between two sizes, or two numbers of layers, what lies between them."""
 
-    def __init__(self, calls: Sequence[tuple[Operation, float]]) -> None:
+    def __init__(self, calls: Sequence[tuple[Operation, float]], stored: Sequence[Unit] = ()) -> None:
         seconds: dict[Operation, list[float]] = defaultdict(list)
         for call, each in calls:
             seconds[call].append(each)
-        self.found = {call: (statistics.median(each), len(each)) for call, each in sorted(seconds.items())}
+        self.found = {call: (statistics.median(each), len(each)) for call, each in seconds.items()}
+        for unit in stored:  # what has a cost keeps it, so that all rows are predicted from one table
+            self.found[Operation(unit.part, unit.who, unit.call, unit.how, unit.new)] = (
+                unit.microseconds / 1e6,
+                unit.calls,
+            )
+        self.found = dict(sorted(self.found.items()))
         self.kinds: dict[tuple[str, ...], dict[int, float]] = defaultdict(dict)
         for call, (median, _) in self.found.items():
             self.kinds[_kind(call)][call.new] = median
@@ -130,21 +136,21 @@ def record(contest: Contest, i: int, *, baseline: bool) -> tuple[list[Generation
 # ---- the report ---------------------------------------------------------------------------------------------------
 
 
-def measure(taxonomy: Taxonomy, plan: Plan) -> tuple[list[Unit], list[Prediction]]:
-    """The unit costs, and a prediction for every row of the benchmark with the same plan.
+def measure(taxonomy: Taxonomy, plan: Plan, stored: Sequence[Unit] = ()) -> tuple[list[Unit], list[Prediction]]:
+    """The unit costs, those that are `stored` among them, and a prediction for every row of the same plan's benchmark.
 
     Timed runs go round: one prompt after the other, and on each all methods, so that a slow moment hits all alike.
     """
     spare = 1 + timed_runs(plan)
     with one_thread():
-        every = [contest for method in implemented(taxonomy) for contest in contests(method, plan, spare)]
+        every = [contest for method in chosen(taxonomy, plan) for contest in contests(method, plan, spare)]
         timed = list[Timed]()
         for i in range(plan.runs, plan.runs + spare):
             for contest in every:
                 plan.tick(f"timing {contest.method.id}")
                 calls = [entry for which in (True, False) for entry in record(contest, i, baseline=which)[1]]
                 timed += calls if i > plan.runs else []  # the first run of a model is slower
-        units, known = Units(timed), Known()
+        units, known = Units(timed, stored), Known()
         return units.rows(), [prediction(contest, plan, units, known) for contest in every]
 
 
@@ -194,5 +200,5 @@ def prediction(contest: Contest, plan: Plan, units: Units, known: Known) -> Pred
 
 def runs_of(taxonomy: Taxonomy, plan: Plan) -> int:
     """How many runs of baseline and method `measure` will announce, for a progress bar."""
-    rows = sum(len(settings_of(method)) for method in implemented(taxonomy))
+    rows = sum(len(settings_of(method)) for method in chosen(taxonomy, plan))
     return rows * (plan.runs + 1 + timed_runs(plan))

@@ -184,7 +184,7 @@ def _recorded(method: Method) -> Finding:
 
 
 def _measured(method: Method, bench: Workbench) -> Iterator[Finding]:
-    commands = {"bench": "accelgen bench --store", "costs": "accelgen bench --costs --store"}
+    commands = {"bench": f"accelgen bench {method.id} --store", "costs": f"accelgen bench {method.id} --costs --store"}
     for name, command in commands.items():
         if method.id in bench.rows[name]:
             yield Finding(name, "measured")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -320,6 +321,40 @@ def test_a_place_that_cannot_be_is_refused_before_anything_is_measured(
     assert (result.exit_code, result.stdout) == (2, "")
     assert sentence in result.stderr
     assert list(stored.iterdir()) == []
+
+
+def test_rows_of_one_method_take_the_place_of_its_own(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third = [method.id for method in load_taxonomy().methods if method.is_implemented][:3]
+    asked = list[Sequence[str]]()
+
+    def rows(_: Any, plan: Plan) -> list[BenchRow]:
+        asked.append(plan.ids)
+        return [row_of(id=id, tokens_per_pass=float(len(asked))) for id in plan.ids or (first, second, third)]
+
+    def run(*words: str) -> Any:
+        return CliRunner().invoke(app, ["bench", *words, "--store"])
+
+    def found() -> list[tuple[str, float]]:
+        report = json.loads((stored / "bench.json").read_text(encoding="utf-8"))
+        assert report["command"] == "accelgen bench --prompts 1 --limit 64 --repeat 1"
+        return [(row["id"], row["tokens_per_pass"]) for row in report["rows"]]
+
+    monkeypatch.setattr(bench, "measure", rows)
+    assert run("--prompts", "1").exit_code == 0
+    assert found() == [(first, 1.0), (second, 1.0), (third, 1.0)]
+    assert run(second, "--prompts", "1").exit_code == 0
+    assert found() == [(first, 1.0), (second, 2.0), (third, 1.0)]
+    for words, sentence in (
+        ([second, "--prompts", "2"], "stored figures have settings"),
+        ([f"{second}x"], f"did you mean {second!r}"),
+        ([second, "--peers"], "do not ask which methods; name none"),
+        ([second, "--synthetic-acceptance", "0.5"], "do not ask which methods; name none"),
+    ):
+        result = run(*words)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert sentence in result.stderr
+    assert asked == [[], [second]]
+    assert found() == [(first, 1.0), (second, 2.0), (third, 1.0)]
 
 
 @pytest.mark.usefixtures("stored", "one_row")

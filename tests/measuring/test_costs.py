@@ -309,6 +309,18 @@ def test_every_row_of_the_benchmark_gets_a_prediction():
     assert costs.runs_of(taxonomy(*methods), plan) == len(ticks)
 
 
+@pytest.mark.usefixtures("trial_zoo")
+def test_one_method_alone_is_predicted_from_the_costs_that_are_stored():
+    methods = [trial(call) for call in TRIALS]
+    plan = Plan(prompts=1, limit=4, ids=[methods[0].id])
+    units, rows = costs.measure(taxonomy(*methods), plan)
+    assert {row.id for row in rows} == {methods[0].id}
+    slow = [replace(unit, microseconds=1e9 if unit.part == "rest" else 1e6, calls=7) for unit in units]
+    again, predicted = costs.measure(taxonomy(*methods), plan, slow)
+    assert again == slow
+    assert all(row.rest > 100 * row.target for row in predicted)
+
+
 # ---- what the page shows ------------------------------------------------------------------------------------------
 
 
