@@ -20,7 +20,7 @@ from accelgen.exports.markdown import (
     table,
 )
 from accelgen.measuring.rows import BENCH, BenchRow, rows_of
-from accelgen.site import charts, method_code, quality_beside_speed, trace_html
+from accelgen.site import charts, method_code, predictions, quality_beside_speed, trace_html
 from accelgen.site.concepts import concept_links
 from accelgen.site.docstring import Docstring, parse
 from accelgen.site.proof_links import guarantee_address
@@ -87,7 +87,12 @@ def method_page(method: Method, taxonomy: Taxonomy, results: Results) -> str:
             section("Source", method_code.source(method, results) if source else "", attributes="data-search-exclude"),
             section("Run it", _example(method, text.sections.get("Example", ""))),
             section("A real run", _trace(trace)),
-            section("Measured here", measured(method.id, results.bench), _in_batches(method, results)),
+            section(
+                "Measured here",
+                measured(method.id, results.bench),
+                predictions.losses(method.id, results.bench, results.costs),
+                _in_batches(method, results),
+            ),
             section(
                 "Quality beside speed",
                 quality_beside_speed.figures(method.id, results.contrasts),

@@ -98,6 +98,28 @@ def _unexplained(rows: Sequence[Verdict], why: Mapping[str, str]) -> list[str]:
 # ---- the page -----------------------------------------------------------------------------------------------------
 
 
+def losses(id: str, bench: Mapping[str, Any] | None, costs: Mapping[str, Any] | None) -> str:
+    """Why a method is slower than plain decoding where it is: what a pass gives, and what it costs."""
+    rows = [row for row in compared(bench or {}, costs or {}) if row.id == id and row.measured.speedup < 1]
+    if not rows:
+        return ""
+    lead = (
+        "**Where it loses.** A pass of the target brings so many tokens, and with all that belongs to it costs so many"
+        " steps of plain decoding. Plain decoding is faster where the cost is the larger number."
+    )
+    head = ("Setting", "Tokens per pass", "Cost in plain steps", "of it the target", "drafts", "the rest")
+    cells = [
+        (
+            row.measured.setting,
+            f"{row.measured.tokens_per_pass:.2f}",
+            f"{row.promised.target + row.promised.draft + row.promised.rest:.2f}",
+            *(f"{part:.2f}" for part in (row.promised.target, row.promised.draft, row.promised.rest)),
+        )
+        for row in rows
+    ]
+    return join([lead, table(head, cells), WHY.get(id, "") if any(row.number for row in rows) else ""])
+
+
 def predicted(taxonomy: Taxonomy, bench: Mapping[str, Any] | None, costs: Mapping[str, Any] | None) -> str:
     """The fragment of docs/measured.md; nothing without both results."""
     if not bench or not costs:

@@ -27,7 +27,7 @@ from accelgen.measuring.speedup import speedup
 from accelgen.project.files import read_json
 from accelgen.project.places import RESULTS
 from accelgen.site import predictions
-from accelgen.site.predictions import compared, problems
+from accelgen.site.predictions import WHY, compared, losses, problems
 from accelgen.taxonomy.loading import load_taxonomy
 from accelgen.taxonomy.schema import Call
 from reference_impls.core.batch import Batch
@@ -349,6 +349,18 @@ def test_a_deviation_above_a_tenth_is_numbered_and_explained():
     assert problems(*data, why={"a": "Because.", "b": " "})[0].startswith("b deviates")
     (stale,) = problems(*data, why={"a": "Because.", "b": "Because.", "c": "Because."})
     assert stale == "WHY of site/predictions.py explains c, which is as predicted to a tenth: remove it"
+
+
+def test_where_a_method_loses_its_page_says_what_a_pass_brings_and_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = stored(
+        ("a", "greedy", 0.9, 1.0), ("a", "hot", 1.1, 1.1), ("b", "greedy", 1.0, 1.0), ("c", "greedy", 0.5, 1.0)
+    )
+    text = losses("a", *data)
+    assert "| greedy | 2.00 | 1.30 | 1.00 | 0.25 | 0.05 |" in text
+    assert "hot" not in text
+    assert losses("b", *data) == losses("x", *data) == losses("a", None, data[1]) == ""
+    monkeypatch.setitem(WHY, "c", "Because of its tree.")
+    assert "Because of its tree." in losses("c", *data)
 
 
 def test_results_that_do_not_belong_together_are_noticed():
