@@ -1,7 +1,8 @@
 """What a drafter gains by each way to learn from its target, with equal steps: four divergences, two kinds of text.
 
-`python -m accelgen.measuring.divergences` trains a copy of the plain drafter in each way, counts what its drafts are
-worth on development and on held-out prompts, and stores the figures of the site. The way is chosen on the former.
+`python -m accelgen.measuring.divergences` trains a copy of the plain drafter in each way, works out how often its
+guesses are kept on development and on held-out prompts, and stores the figures of the site. The way is chosen on the
+former.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
+from statistics import fmean, stdev
 from typing import get_args
 
 from accelgen.measuring.rows import DistilledRow
 from accelgen.training.language import next_token_loss
 from accelgen.training.parts import learn
-from accelgen.training.recipes.distillspec import RECIPE, Distilling, acceptance, learner, train
+from accelgen.training.recipes.distillspec import RECIPE, TEMPERATURES, Distilling, acceptance, learner, train, written
 from accelgen.training.shelf import Shelf
 from reference_impls.core.model import LanguageModel
 from reference_impls.speculative_decoding.distillspec import Divergence
@@ -47,11 +50,24 @@ def as_stored(drafter: LanguageModel) -> LanguageModel:
 
 
 def measure(shelf: Shelf, settings: Distilling = RECIPE.settings) -> Iterator[DistilledRow]:
-    """A row for each drafter, side and temperature."""
+    """A row for each drafter, side and temperature; the first drafter is what the others are compared with."""
+    texts = {(side, t): written(shelf, side, t) for side, t in product(SIDES, TEMPERATURES)}
+    before: dict[tuple[str, float], list[float]] = {}
     for way, share, drafter in drafters(shelf, settings):
-        for side in SIDES:
-            for setting, found in acceptance(shelf, as_stored(drafter), side).items():
-                yield DistilledRow(way=way, on_policy=share, side=side, setting=setting.replace("_", " "), **found)
+        model = as_stored(drafter)
+        for (side, temperature), own in texts.items():
+            kept = acceptance(shelf, model, own, temperature)
+            first = before.setdefault((side, temperature), kept)
+            gains = [now - plain for now, plain in zip(kept, first, strict=True)]
+            yield DistilledRow(
+                way=way,
+                on_policy=share,
+                side=side,
+                temperature=temperature,
+                acceptance=fmean(kept),
+                gain=fmean(gains),
+                margin=1.96 * stdev(gains) / len(gains) ** 0.5,
+            )
 
 
 def main() -> None:

@@ -268,14 +268,15 @@ class WarmthRow(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class DistilledRow(Row):
-    """What the drafts of one drafter are worth, by the way in which it learned: prompts of one side, one setting."""
+    """How often a drafter's guesses are kept, by the way in which it learned: prompts of one side, one temperature."""
 
     way: str  # the divergence, or what it is compared with
     on_policy: float  # share of the steps that learned from the drafter's own texts
     side: str
-    setting: str
-    acceptance: float  # kept guesses / guesses
-    tokens_per_pass: float
+    temperature: float
+    acceptance: float  # mean of sum_x min(p(x), q(x)) over the places of texts that the target wrote
+    gain: float  # over the plain drafter on the same texts
+    margin: float  # half of the 95% interval of the gain, over texts
 
     @property
     def learned_from(self) -> str:

@@ -236,9 +236,9 @@ def distilled(rows: Sequence[DistilledRow]) -> str:
     """Acceptance of drafters that learned in different ways, one bar a setting."""
     bars_of: dict[str, list[Bar]] = {}
     for row in rows:
-        value = f"{row.acceptance:.1%}"
-        says = f"{row.learned_from}, {row.setting}: {value} of the guesses are kept"
-        bars_of.setdefault(row.learned_from, []).append(Bar(row.acceptance, value, row.setting, says))
+        value, kind = f"{row.acceptance:.1%}", f"temperature {row.temperature:g}"
+        says = f"{row.learned_from}, {kind}: {value} of the guesses are kept"
+        bars_of.setdefault(row.learned_from, []).append(Bar(row.acceptance, value, kind, says))
     groups = [Group(name, found) for name, found in bars_of.items()]
     about = "Share of guesses that are kept, held-out prompts; the table below has all figures."
     return figure([bars("chart-distilled", "Acceptance by what a drafter learned from", about, groups, style=".0%")])

@@ -2,8 +2,10 @@
 
 import json
 from dataclasses import replace
+from itertools import product
 from typing import get_args
 
+import pytest
 import torch
 
 from accelgen.measuring import divergences
@@ -13,8 +15,9 @@ from accelgen.site.results import Results
 from accelgen.site.views import VIEWS, distilled
 from accelgen.taxonomy.loading import load_taxonomy
 from accelgen.training.corpora import Corpus
-from accelgen.training.recipes.distillspec import RECIPE
+from accelgen.training.recipes.distillspec import LIMIT, RECIPE, acceptance, written
 from accelgen.training.shelf import Shelf
+from reference_impls.core.sampling import Sampler
 from reference_impls.speculative_decoding.distillspec import Divergence
 from reference_impls.zoo.storage import facts
 
@@ -42,29 +45,38 @@ def test_every_drafter_learns_in_its_own_way_from_the_same_beginning():
     assert all(not torch.equal(own, before) for own in weights[1:])
 
 
-def test_a_row_for_each_side_and_temperature(monkeypatch):
-    asked = []
-
-    def counted(_, drafter, side):
-        asked.append((drafter, side))
-        return {"temperature_0.8": {"acceptance": 0.5, "tokens_per_pass": len(asked)}}
-
-    monkeypatch.setattr(divergences, "acceptance", counted)
-    drafters = [("a", 0.0, small_shelf().load("drafter")), ("b", 0.5, small_shelf().load("drafter"))]
-    monkeypatch.setattr(divergences, "drafters", lambda *_: iter(drafters))
+def test_gains_are_over_the_first_drafter_on_the_same_texts(monkeypatch):
+    kept = {"a": [0.5, 0.7], "b": [0.6, 0.9]}
+    plain, other = (small_shelf().load("drafter") for _ in range(2))
+    monkeypatch.setattr(divergences, "acceptance", lambda _, drafter, *__: kept["a" if drafter is plain else "b"])
+    monkeypatch.setattr(divergences, "written", lambda *_: [])
+    monkeypatch.setattr(divergences, "drafters", lambda *_: iter([("a", 0.0, plain), ("b", 0.5, other)]))
     rows = list(divergences.measure(small_shelf()))
-    assert [(row.way, row.on_policy, row.side, row.tokens_per_pass) for row in rows] == [
-        ("a", 0.0, "development", 1), ("a", 0.0, "test", 2), ("b", 0.5, "development", 3), ("b", 0.5, "test", 4),
+    assert [(row.way, row.on_policy, row.side, row.temperature) for row in rows] == [
+        (way, share, side, t)
+        for way, share in (("a", 0.0), ("b", 0.5)) for side in ("development", "test") for t in (0.0, 0.8, 1.0)
     ]  # fmt: skip
-    assert {row.setting for row in rows} == {"temperature 0.8"}
-    assert [drafter for drafter, _ in asked[::2]] == [drafter for *_, drafter in drafters]
+    assert {(row.acceptance, row.gain, row.margin) for row in rows[:6]} == {(0.6, 0.0, 0.0)}
+    (found,) = {(round(row.acceptance, 9), round(row.gain, 9), round(row.margin, 9)) for row in rows[6:]}
+    assert found == (0.75, 0.15, round(1.96 * 0.05, 9))  # gains of .1 and .2: deviation .1 / sqrt(2), of a mean of two
+
+
+def test_acceptance_is_the_overlap_of_the_laws_on_the_target_s_own_text(monkeypatch):
+    monkeypatch.setattr("accelgen.training.recipes.distillspec.PROMPTS", 1)
+    shelf = small_shelf()
+    target, drafter = shelf.load("target"), shelf.load("drafter")
+    for temperature in (0.0, 0.8):
+        sampler, ((prompt, text),) = Sampler(temperature), written(shelf, "test", temperature)
+        assert len(text) == LIMIT
+        p, q = (sampler.probs(model([*prompt, *text]))[len(prompt) - 1 : -1] for model in (target, drafter))
+        overlap = float(torch.minimum(p, q).sum(-1).mean())
+        assert acceptance(shelf, drafter, [(prompt, text)], temperature) == [pytest.approx(overlap, abs=1e-5)]
+        assert acceptance(shelf, target, [(prompt, text)], temperature) == [pytest.approx(1.0, abs=1e-5)]
 
 
 def test_the_stored_figures_are_of_every_way_on_both_sides():
     assert [(row.way, row.on_policy) for row in ROWS[::6]] == WAYS
-    assert {(row.side, row.setting) for row in ROWS} == {
-        (side, f"temperature {t}") for side in ("development", "test") for t in ("0", "0.8", "1")
-    }
+    assert {(row.side, row.temperature) for row in ROWS} == set(product(("development", "test"), (0.0, 0.8, 1.0)))
     assert len(ROWS) == 6 * len(WAYS)
     assert {name: STORED[name] for name in ("steps", "batch", "length")} == {
         name: getattr(RECIPE.settings, name) for name in ("steps", "batch", "length")
@@ -87,13 +99,12 @@ def test_the_page_shows_every_row_and_says_what_is_missing():
 
 
 def test_the_best_way_is_chosen_on_development_prompts_by_the_mean():
-    def row(way, side, setting, acceptance):
-        return DistilledRow(
-            way=way, on_policy=0.0, side=side, setting=setting, acceptance=acceptance, tokens_per_pass=1
-        )
+    def row(way, side, temperature, acceptance):
+        own = {"way": way, "side": side, "temperature": temperature, "acceptance": acceptance}
+        return DistilledRow(**own, on_policy=0.0, gain=0.0, margin=0.0)
 
     rows = [
-        row("a", "development", "x", 0.9), row("a", "development", "y", 0.1), row("a", "test", "x", 1.0),
-        row("b", "development", "x", 0.6), row("b", "development", "y", 0.5), row("b", "test", "x", 0.0),
+        row("a", "development", 0.0, 0.9), row("a", "development", 1.0, 0.1), row("a", "test", 0.0, 1.0),
+        row("b", "development", 0.0, 0.6), row("b", "development", 1.0, 0.5), row("b", "test", 0.0, 0.0),
     ]  # fmt: skip
     assert distilled.chosen(rows).way == "b"

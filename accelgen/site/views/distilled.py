@@ -12,7 +12,7 @@ from accelgen.site.results import Results
 from accelgen.taxonomy.schema import Taxonomy
 
 COMMAND = "python -m accelgen.measuring.divergences"
-LEAD = "One drafter, equal steps, four divergences and two kinds of text: how many more of its guesses are kept."
+LEAD = "One drafter, equal steps, four divergences and two kinds of text: how many more guesses are kept."
 WHY = (
     "[DistillSpec](../methods/distillspec.md) lets a drafter learn its target's laws before it serves. How their"
     " distance is measured and whose texts they are compared on are separate choices. The control learns on for as many"
@@ -32,7 +32,9 @@ def page(_: Taxonomy, results: Results) -> str:
         return join([*head, note("Not measured yet", f"`{COMMAND}` measures it.", "planned")])
     how = (
         f"{found['steps']} steps on {found['batch']} windows of {found['length']} tokens each, from the zoo's plain"
-        f" drafter on. `{COMMAND}` measures it anew. The best mean over the settings on"
+        " drafter on. Acceptance is the mean of $\\sum_x \\min(p(x), q(x))$ over the places of texts that the target"
+        " writes itself, the same for all drafters, so only the texts are drawn; each way was trained once, so what the"
+        f" training draws is not in the intervals. `{COMMAND}` measures it anew. The best mean over the settings on"
         f" development prompts is that of {chosen(rows).learned_from}; so the zoo's distilled drafter was made."
     )
     drawn = section("Acceptance", charts.distilled([row for row in rows if row.side == "test"]), how)
@@ -49,9 +51,13 @@ def chosen(rows: Sequence[DistilledRow]) -> DistilledRow:
 
 
 def _figures(rows: Sequence[DistilledRow]) -> str:
-    head = ("Learned from", "Prompts", "Setting", "Acceptance", "Tokens per pass")
+    head = ("Learned from", "Prompts", "Temperature", "Acceptance", "Gain in points, with its 95% interval")
     cells = [
-        (row.learned_from, row.side, row.setting, f"{row.acceptance:.1%}", f"{row.tokens_per_pass:.2f}") for row in rows
+        (
+            *(row.learned_from, row.side, f"{row.temperature:g}", f"{row.acceptance:.1%}"),
+            f"{100 * row.gain:+.1f} ± {100 * row.margin:.1f}" if row.margin else "–",
+        )
+        for row in rows
     ]
     data = "[The figures of this page as JSON](../downloads/divergences.json){ download }."
     return "\n\n".join([table(head, cells), data])

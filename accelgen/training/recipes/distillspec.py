@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -12,11 +13,14 @@ from accelgen.training.language import thawed
 from accelgen.training.parts import Windows, learn
 from accelgen.training.recipe import Part, Recipe
 from accelgen.training.shelf import Shelf
+from reference_impls.baselines.autoregressive import generate as autoregressive
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.speculative_decoding import distillspec as method
 
-LIMIT, PROMPTS = 64, 24  # of the texts that acceptance is counted in
+LIMIT, PROMPTS = 64, 24  # of the texts on which acceptance is measured
+TEMPERATURES = (0.0, 0.8, 1.0)
+Texts = list[tuple[list[int], list[int]]]  # prompts, and how the target goes on
 
 
 @dataclass(frozen=True)
@@ -52,25 +56,32 @@ def learner(shelf: Shelf) -> LanguageModel:
 
 
 def measure(shelf: Shelf, _settings: Distilling, distilled: LanguageModel) -> dict[str, Any]:
-    """Acceptance and tokens a pass before and after, with the same prompts, temperatures and draws."""
-    return {"before": acceptance(shelf, shelf.load("drafter")), "after": acceptance(shelf, distilled)}
+    """Acceptance before and after, on the same texts."""
+    found: dict[str, Any] = {"before": {}, "after": {}}
+    for t in TEMPERATURES:
+        texts = written(shelf, "test", t)
+        for name, drafter in {"before": shelf.load("drafter"), "after": distilled}.items():
+            found[name][f"temperature_{t:g}"] = round(fmean(acceptance(shelf, drafter, texts, t)), 4)
+    return found
 
 
-def acceptance(shelf: Shelf, drafter: LanguageModel, side: str = "test") -> dict[str, Any]:
-    """The share of guesses that are kept, and tokens a pass, by temperature."""
-    target, found = shelf.load("target"), dict[str, Any]()
-    for temperature in (0.0, 0.8, 1.0):
-        sampler = Sampler(temperature)
-        runs = [
-            method.generate(target, prompt, LIMIT, drafter=drafter, sampler=sampler)
-            for prompt in shelf.prompts(side, PROMPTS)
-        ]
-        steps = [step for run in runs for step in run.steps]
-        kept, drafted = sum(step.kept for step in steps), sum(len(step.drafted) for step in steps)
-        found[f"temperature_{temperature:g}"] = {
-            "acceptance": round(kept / drafted, 4),
-            "tokens_per_pass": round(sum(len(run.tokens) for run in runs) / len(steps), 3),
-        }
+def written(shelf: Shelf, side: str, temperature: float) -> Texts:
+    """The prompts of a side, and how the target goes on after each."""
+    target, sampler = shelf.load("target"), Sampler(temperature)
+    prompts = shelf.prompts(side, PROMPTS)
+    return [(prompt, autoregressive(target, prompt, LIMIT, sampler=sampler).tokens) for prompt in prompts]
+
+
+@torch.inference_mode()
+def acceptance(shelf: Shelf, drafter: LanguageModel, texts: Texts, temperature: float) -> list[float]:
+    """For each text the chance that a guess is kept, the mean over its places of sum_x min(p(x), q(x)).
+
+    So nothing is drawn but the texts, which are the same for all drafters.
+    """
+    target, sampler, found = shelf.load("target"), Sampler(temperature), list[float]()
+    for prompt, text in texts:
+        p, q = (sampler.probs(model([*prompt, *text[:-1]], last=len(text))) for model in (target, drafter))
+        found.append(float(p.minimum(q).sum(-1).mean()))
     return found
 
 
