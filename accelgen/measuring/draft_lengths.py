@@ -40,17 +40,19 @@ def pass_times(
 ) -> dict[tuple[int, int], float]:
     """Median milliseconds of a pass over b rows of s tokens each, for all b of `sizes` and s of `tokens`.
 
-    All kinds of pass take turns, so that a slow moment of the machine hits all alike; a first round warms up.
+    All kinds of pass take turns, so that a slow moment of the machine hits all alike; a first round warms up, and so
+    does a pass of each batch before its turn: in a loop over one batch its keys and values are at hand.
     """
     batches = {b: Batch(model, b) for b in sizes}
     prompts = {b: texts("development", b) for b in sizes}
     for b, batch in batches.items():
         batch(prompts[b], last=1)
     found: dict[tuple[int, int], list[float]] = {key: [] for key in itertools.product(sizes, tokens)}
-    for _, (b, s) in itertools.product(range(1 + passes), found):
-        _, seconds = timed(lambda b=b, s=s: batches[b]([prompt[:1] * s for prompt in prompts[b]]))  # type: ignore[misc]
-        batches[b].crop([len(prompt) for prompt in prompts[b]])
-        found[b, s].append(1000 * seconds)
+    for _, b in itertools.product(range(1 + passes), sizes):
+        for turn, s in enumerate((tokens[0], *tokens)):
+            _, seconds = timed(lambda b=b, s=s: batches[b]([prompt[:1] * s for prompt in prompts[b]]))  # type: ignore[misc]
+            batches[b].crop([len(prompt) for prompt in prompts[b]])
+            found[b, s] += [1000 * seconds] if turn else []
     return {key: statistics.median(times[1:]) for key, times in found.items()}
 
 

@@ -12,11 +12,11 @@ and what nobody repeats is forgotten.
 
 Algorithm
 ---------
-1. *Begin*: insert every branch of the prompt, a token and up to $\gamma$ after it. Each node on the way counts one
-   occurrence in the prompt.
+1. *Begin*: insert every branch of the prompt, a token and up to $\gamma + 1$ after it, so that $\gamma$ follow a key of
+   two. Each node on the way counts one occurrence in the prompt.
 2. *Draft*: the last `longest` tokens are the key. Below the node that they lead to, take up to `nodes` nodes: first
-   `nodes // 2` of the outputs' commonest, then those of the largest $(1 - w) f_{prompt} + w f_{output}$. If fewer than
-   $\gamma$ come back, try a key that is one token shorter.
+   `(nodes + 1) // 2` of the outputs' commonest, then those of the largest $(1 - w) f_{prompt} + w f_{output}$. If fewer
+   than $\gamma$ come back, the root among them, try a key that is one token shorter.
 3. *Verify*: one pass of the target over the tree gives the law $p$ after the root and after each node. Draw a token
    from $p$ at the root; as long as a child carries the token drawn, go there and draw again.
 4. *Commit*: the tokens drawn, the last of which no child carried; the cache keeps the path.
@@ -41,7 +41,10 @@ Differences from the paper
 3. How large a trie is, is counted when it may be pruned. Published code counts a node as the output's where an output
    made it, so one that a prompt made is never counted.
 4. One request at a time: published code keeps the counts of several prompts apart, for a batch of them.
-5. A sampler's settings look at one law and at nothing before it. Penalties for repetition, which published code works
+5. Published code cuts every text at its first end and leaves out a prompt's first token, and where a tree fits into the
+   budget it drafts what only forgotten prompts hold as well. Here a text is learned as it is, and what counts 0 is not
+   drafted.
+6. A sampler's settings look at one law and at nothing before it. Penalties for repetition, which published code works
    out along each path, would be a target of their own.
 
 Example
@@ -150,7 +153,7 @@ class Node:
 
 
 class Trie:
-    """Branches of the present prompt and of all outputs: a token and up to `gamma` after it.
+    """Branches of the present prompt and of all outputs: a token and up to `gamma + 1` after it.
 
     `weight` is that of an output's occurrence beside a prompt's. What begins with one token is a trie of its own: after
     `patience` of them have changed, those with more than `most` nodes or `most_output` nodes of outputs are pruned.
@@ -175,14 +178,14 @@ class Trie:
         """Insert the branches of a prompt, in the place of the last one's."""
         self.forget()
         for start in range(len(prompt) - 1):
-            for node in self.path(prompt[start : start + self.gamma + 1]):
+            for node in self.path(prompt[start : start + self.gamma + 2]):
                 node.prompt += 1
                 self.asked.append(node)
 
     def learn(self, written: Sequence[int], *, whole: bool = False) -> None:
         """Insert the branches of the output that are complete, or all that are left of the `whole` output."""
-        for start in range(self.learned, len(written) - (1 if whole else self.gamma)):
-            for node in self.path(written[start : start + self.gamma + 1]):
+        for start in range(self.learned, len(written) - (1 if whole else self.gamma + 1)):
+            for node in self.path(written[start : start + self.gamma + 2]):
                 node.output += 1
             self.learned = start + 1
 
@@ -224,7 +227,7 @@ class Trie:
         tree = Tree()
         for n in range(min(longest, len(context)), 0, -1):
             tree = self.cut(self.find(context[-n:]), gamma, nodes) or tree
-            if len(tree) >= self.gamma:
+            if len(tree) + 1 >= gamma:  # with the root, as in published code
                 break
         return tree
 
@@ -248,7 +251,7 @@ def chosen(found: Sequence[Node], nodes: int, weight: float) -> list[int]:
     """
     of_outputs = sorted((i for i, node in enumerate(found) if node.output), key=lambda i: -found[i].output)
     of_both = sorted(range(len(found)), key=lambda i: -(1 - weight) * found[i].prompt - weight * found[i].output)
-    return sorted(list(dict.fromkeys([*of_outputs[: nodes // 2], *of_both]))[:nodes])
+    return sorted(list(dict.fromkeys([*of_outputs[: (nodes + 1) // 2], *of_both]))[:nodes])
 
 
 def halve(top: Node) -> None:
