@@ -141,7 +141,7 @@ def test_a_request_that_broke_off_leaves_nothing_to_the_next() -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_pruning_halves_what_repeats_and_drops_the_rest(seed: int) -> None:
     """Only in tries that are too large, by either number, and only after enough of them have changed."""
-    for limits in ({"most": 6, "most_output": 99}, {"most": 99, "most_output": 5}):
+    for limits in ({"most": 20, "most_output": 99}, {"most": 99, "most_output": 16}):
         trie, prompt, answer = Trie(3, patience=3, **limits), text(seed, 12), text(50 + seed, 26, 4)
         trie.begin(prompt)
         trie.end(answer)
