@@ -7,5 +7,5 @@ of single calls, `synthetic` of an acceptance that one asks for, `peers` beside 
 `acceptance_rates` of one run counted in five ways, `contrasts` and `relaxations` of quality beside speed, `copying` of
 texts that quote, `warming` of a trie that learns, `divergences` of a drafter that does, `draft_lengths` in batches of
 many sizes, `chunks` of the time between tokens, `traces` of the runs that pages show, `speedup` and `counterexamples`
-by computing. Stored figures lie in `results/`.
+(of `published_rules`) by computing. Stored figures lie in `results/`.
 """

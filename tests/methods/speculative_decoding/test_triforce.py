@@ -11,7 +11,8 @@ import torch
 from defaults import defaults_of
 from torch import Tensor
 
-from accelgen.measuring.counterexamples import refill_from_target, two_levels
+from accelgen.measuring.counterexamples import two_levels
+from accelgen.measuring.published_rules import refill_from_target
 from reference_impls.baselines.autoregressive import generate as decode
 from reference_impls.core.cache import Cache
 from reference_impls.core.generation import Generation
