@@ -39,7 +39,7 @@ from reference_impls.speculative_decoding import bild
 from reference_impls.speculative_decoding.block_verification import verify_block
 from reference_impls.testing.case import Scene
 from reference_impls.testing.laws import Law, autoregressive_law, exact_law, total_variation
-from reference_impls.testing.tiny import BUILDERS, flat_model, varied_model
+from reference_impls.testing.tiny import drafter, flat_model, varied_model
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ def temperature_forgotten() -> Finding:
 def bild_law(vocab: int, gamma: int, limit: int, fallback: float, rollback: float) -> Law:
     """The law of Big Little Decoder between two tiny random models."""
     target = flat_model(vocab)
-    own = {"drafter": BUILDERS["drafter"](Scene(target, [0, 1])), "fallback": fallback, "rollback": rollback}
+    own = {"drafter": drafter(Scene(target, [0, 1])), "fallback": fallback, "rollback": rollback}
     return exact_law(lambda sampler: bild.generate(target, [0, 1], limit, sampler=sampler, gamma=gamma, **own))
 
 

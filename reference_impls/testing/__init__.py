@@ -19,9 +19,10 @@ without, the checks that need it are skipped and say so.
 
 from reference_impls.testing.case import Case, Scene
 from reference_impls.testing.checks import Check, Suite
+from reference_impls.testing.from_signature import BUILDERS, KitError, options
 from reference_impls.testing.laws import Exhaustive, autoregressive_law, exact_law, total_variation
 from reference_impls.testing.report import SUITES, Report, Result, named_suites, prove, verify
-from reference_impls.testing.tiny import BUILDERS, KitError, flat_model, language_model, options
+from reference_impls.testing.tiny import flat_model, language_model
 
 __all__ = [
     "BUILDERS",
