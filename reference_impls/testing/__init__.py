@@ -8,9 +8,10 @@ does; the suite for early exits, which do not keep the law, is run only when it 
 A function is called as `generate(target, prompt, limit, *, sampler, …, eos=None)`; as `generate(model, source, …)`
 where it translates, `generate(model, prompt, length, *, steps, …)` where it fills a canvas, `generate(target, prompts,
 limits, *, …)` where it decodes a batch, and `predict(model, tokens, …)` where it classifies. What else it asks for is
-built from its signature: `drafter`, `gamma` and `exits` by their names, a module class by its annotation if its first
-argument is a `Shape` (an argument `k` says how many tokens it reaches) or `tokens` (a text to retrieve from), and a
-`Literal` annotation is tried in all its values. Everything else keeps its default. What a signature cannot tell stands
+built from its signature: by its annotation a `LanguageModel`, or a sequence of them, to draft with (without annotation
+a `drafter`, or `drafters`), and a module class if its first argument is a `Shape` (an argument `k` says how many tokens
+it reaches) or `tokens` (a text to retrieve from); `gamma` and `exits` by their names; and a `Literal` annotation is
+tried in all its values. Everything else keeps its default. What a signature cannot tell stands
 in a `Case`: options for a `Scene`, scenes of its own, values to be refused.
 
 Of a result only `tokens` is needed. With `steps` like those of `core.generation.Generation` the trace is proved too;

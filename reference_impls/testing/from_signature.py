@@ -1,15 +1,16 @@
 """What a method's `generate` asks for, read from its signature and built for a scene: people's own ports need no more.
 
-Each parameter that is not the kit's own is built by its name from `BUILDERS` where it is known there, else by its
-annotation, if that is a module class whose first argument is a `Shape`. What has a default and is neither stays at its
-default, so a lossy option is off unless its method switches it on.
+Each parameter that is not the kit's own is built by its annotation, if that takes a `LanguageModel`, or several, to
+draft with, or a module class whose first argument is a `Shape`; else by its name from `BUILDERS` where it is known
+there. What has a default and is none of these stays at its default, so a lossy option is off unless its method
+switches it on.
 """
 
 from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from torch import nn
@@ -30,12 +31,11 @@ class KitError(Exception):
 
 Builder = Callable[[Scene], Any]
 BUILDERS: dict[str, Builder] = {
-    "drafter": drafter,
     "gamma": lambda scene: scene.guesses,
     "exits": lambda scene: tuple(range(1, scene.target.shape.layers)),
     "exit_layer": lambda _: 1,
-    "drafters": drafters,
 }
+DRAFTERS = {"drafter": False, "drafters": True}  # where no annotation tells: one model to draft with, or several
 
 
 def options(generate: Callable[..., Any], scene: Scene, case: Case = EMPTY, **given: Any) -> dict[str, Any]:
@@ -44,12 +44,14 @@ def options(generate: Callable[..., Any], scene: Scene, case: Case = EMPTY, **gi
     Raises KitError for a parameter that the kit cannot build.
     """
     found = {**case.options(scene), **given}
-    kinds = hints(generate)
+    kinds, drafts = hints(generate), drafting(generate)
     for name, parameter in inspect.signature(generate).parameters.items():
         if name in OWN or name in found or parameter.kind is parameter.VAR_KEYWORD:
             continue
         kind = module_class(kinds.get(name))
-        if name in BUILDERS and kind in (None, LanguageModel):
+        if name in drafts:
+            found[name] = drafters(scene) if drafts[name] else drafter(scene)
+        elif name in BUILDERS and kind is None:
             found[name] = BUILDERS[name](scene)
         elif kind is not None:
             found[name] = module(kind, scene)
@@ -69,25 +71,53 @@ def module(kind: type[nn.Module], scene: Scene) -> nn.Module:
     So can a class whose `forward` continues `features` with the `tokens` after them.
     A class made from `tokens` gets a text of that quality to retrieve from.
     """
-    if "tokens" in inspect.signature(kind).parameters:
+    if takes(kind, "tokens"):
         return kind(text(scene))
-    if "k" in inspect.signature(kind).parameters:
+    if takes(kind, "k"):
         made = randomised(kind, scene.target.shape, k=scene.guesses + 1)
         if scene.guess == "random":
             return made
         width = made(scene.target.embedding[0].detach()).shape[-1]
         return Foresight(scene.guesses + 1, scene, logits=width == scene.target.shape.vocab)
-    if scene.guess != "random" and {"tokens", "features"} <= inspect.signature(kind.forward).parameters.keys():
+    if scene.guess != "random" and takes(kind.forward, "tokens", "features"):
         return FeatureForesight(scene)
     longest = getattr(scene.target, "longest", None)
     return randomised(kind, scene.target.shape, **sizes(kind, longest))
 
 
+def drafting(generate: Callable[..., Any]) -> dict[str, bool]:
+    """The options that take language models to draft with, and whether each takes several.
+
+    Their annotations say so, or where one says nothing the names `drafter` and `drafters`.
+    """
+    kinds, found = hints(generate), dict[str, bool]()
+    for name in inspect.signature(generate).parameters:
+        inner = list(annotations(kinds.get(name)))
+        if name not in OWN and LanguageModel in inner:
+            origins = (get_origin(kind) for kind in inner)
+            found[name] = any(isinstance(origin, type) and issubclass(origin, Iterable) for origin in origins)
+        elif name in DRAFTERS and module_class(kinds.get(name)) is None:
+            found[name] = DRAFTERS[name]
+    return found
+
+
+def annotations(kind: Any) -> Iterator[Any]:
+    """An annotation, and those that it is made of."""
+    yield kind
+    for inner in get_args(kind):
+        yield from annotations(inner)
+
+
 def guessing(generate: Callable[..., Any]) -> bool:
-    """Whether the method takes its guesses from a drafter or from heads that can be made perfect."""
-    kinds = [module_class(kind) for kind in hints(generate).values()]
-    heads = any(kind and "k" in inspect.signature(kind).parameters for kind in kinds)
-    return heads or not {"drafter", "drafters"}.isdisjoint(inspect.signature(generate).parameters)
+    """Whether the method takes its guesses from models or heads that the kit can make perfect."""
+    kinds = [kind for one in hints(generate).values() if (kind := module_class(one))]
+    foreseen = any(takes(kind, "k") or takes(kind.forward, "tokens", "features") for kind in kinds)
+    return foreseen or bool(drafting(generate))
+
+
+def takes(call: Callable[..., Any], *names: str) -> bool:
+    """Whether it has parameters of these names."""
+    return set(names) <= inspect.signature(call).parameters.keys()
 
 
 def variants(generate: Callable[..., Any]) -> list[dict[str, Any]]:
