@@ -35,8 +35,8 @@ class Continuing(nn.Module):
         super().__init__()
         self.matrix = nn.Parameter(torch.zeros(shape.dim, shape.dim))
 
-    def forward(self, model: LanguageModel, tokens: Sequence[int], features: Tensor) -> Tensor:
-        return features @ self.matrix
+    def forward(self, _: LanguageModel, tokens: Sequence[int], features: Tensor) -> Tensor:
+        return features[: len(tokens)] @ self.matrix
 
 
 class Gate(nn.Module):
