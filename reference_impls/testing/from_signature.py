@@ -92,7 +92,7 @@ def drafting(generate: Callable[..., Any]) -> dict[str, bool]:
     """
     kinds, found = hints(generate), dict[str, bool]()
     for name in inspect.signature(generate).parameters:
-        inner = list(annotations(kinds.get(name)))
+        inner = list(mentioned(kinds.get(name)))
         if name not in OWN and LanguageModel in inner:
             origins = (get_origin(kind) for kind in inner)
             found[name] = any(isinstance(origin, type) and issubclass(origin, Iterable) for origin in origins)
@@ -101,11 +101,11 @@ def drafting(generate: Callable[..., Any]) -> dict[str, bool]:
     return found
 
 
-def annotations(kind: Any) -> Iterator[Any]:
+def mentioned(kind: Any) -> Iterator[Any]:
     """An annotation, and those that it is made of."""
     yield kind
     for inner in get_args(kind):
-        yield from annotations(inner)
+        yield from mentioned(inner)
 
 
 def guessing(generate: Callable[..., Any]) -> bool:

@@ -150,8 +150,7 @@ def test_a_module_class_is_one_that_can_be_made_from_a_shape(kind, found):
 @pytest.mark.parametrize(
     ("generate", "parts"),
     [
-        (bare, Parts()),
-        (unannotated, Parts("drafter")),
+        (any_drafter, Parts("drafter")),
         (perhaps, Parts("assistant")),
         (one, Parts("assistant")),
         (many, Parts("assistants", several=True)),
