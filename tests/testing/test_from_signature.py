@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -10,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from accelgen.cli.on_checkpoint import Parts, parts_of
+from reference_impls.core.generation import Generation
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
-from reference_impls.testing import BUILDERS, KitError, Scene
+from reference_impls.speculative_decoding.speculative_sampling_chen import generate as chain
+from reference_impls.testing import BUILDERS, SUITES, KitError, Scene, prove
 from reference_impls.testing.from_signature import drafting, guessing, module_class, options, variants
 from reference_impls.testing.tiny import Erring, FeatureForesight, Foresight, varied_model
 
@@ -97,6 +100,35 @@ def test_every_model_that_drafts_is_as_good_as_the_scene_asks(generate, guess, k
     best = built[0] if several else built
     assert type(best) is kind
     assert (best is scene.target) == (guess == "perfect")
+
+
+def assisted(target: LanguageModel, prompt, limit, *, assistant: LanguageModel, sampler, gamma=4, eos=None):
+    """A port that names its drafter as it likes."""
+    return chain(target, prompt, limit, drafter=assistant, sampler=sampler, gamma=gamma, eos=eos)
+
+
+def silent(target: LanguageModel, prompt, limit, *, assistant: LanguageModel, sampler, gamma=4, eos=None):
+    """As that, but its trace knows of no pass of the drafter."""
+    found = chain(target, prompt, limit, drafter=assistant, sampler=sampler, gamma=gamma, eos=eos)
+    return Generation(found.tokens, [replace(step, draft_passes=0) for step in found.steps])
+
+
+def credulous(target: LanguageModel, prompt, limit, *, assistant: LanguageModel, sampler, gamma=4, eos=None):
+    """As that, but takes any drafter."""
+    own = assistant if assistant.shape.vocab == target.shape.vocab else target
+    return chain(target, prompt, limit, drafter=own, sampler=sampler, gamma=gamma, eos=eos)
+
+
+def outcomes(generate, *names):
+    return {found.check: found.outcome for found in prove(generate, [SUITES[name] for name in names])}
+
+
+def test_a_drafter_of_any_name_is_made_perfect_counted_and_refused():
+    found = outcomes(assisted, "greedy-identity", "accounting", "options")
+    assert found.keys() >= {"perfect-use", "end-in-draft", "passes", "assistant"}
+    assert set(found.values()) == {"passed"}
+    assert [check for check, how in outcomes(silent, "accounting").items() if how == "failed"] == ["passes"]
+    assert [check for check, how in outcomes(credulous, "options").items() if how == "failed"] == ["assistant"]
 
 
 @pytest.mark.parametrize("guess", ["random", "noisy", "perfect"])
