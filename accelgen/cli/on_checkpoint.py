@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from accelgen.cli.outcome import DEFAULTS, Outcome, perform
 from accelgen.cli.own_options import defaults, own_options
@@ -67,27 +67,22 @@ def rehearse(id: str, kind: Kind, side: Side, asked: dict[str, Any]) -> None:
 
 def parts_of(id: str, generate: Callable[..., Any], given: dict[str, Any]) -> Parts:
     """What the method drafts with. Raises ValueError where it needs what no checkpoint has, or an option not given."""
-    from reference_impls.core.model import LanguageModel
+    from reference_impls.testing.from_signature import OWN, drafting, hints
 
-    hints, parts = get_type_hints(generate), Parts()
-    plain = own_options(generate)
-    for name, parameter in inspect.signature(generate).parameters.items():
-        if parameter.kind is not parameter.KEYWORD_ONLY or name == "sampler":
+    drafts, plain, kinds = drafting(generate), own_options(generate), hints(generate)
+    required = [name for name, one in inspect.signature(generate).parameters.items() if one.default is one.empty]
+    for name in required:
+        if name in OWN or name in drafts or name in given:
             continue
-        kind = hints[name]
-        if LanguageModel in (kind, *get_args(kind)):
-            parts = Parts(name, isinstance(get_origin(kind), type) and issubclass(get_origin(kind), Sequence))
-        elif parameter.default is not parameter.empty:
-            continue
-        elif name not in plain:
+        if name not in plain:
+            kind = kinds.get(name)
             raise ValueError(
                 f"{id} needs a part that is made for its target, {name} ({getattr(kind, '__name__', kind)}), and there "
                 "is one for the zoo's target only: leave out --target, or make one and call generate from Python"
             )
-        elif name not in given:
-            option = name.replace("_", "-")
-            raise ValueError(f"{id} needs --{option}, which depends on the target; `accelgen show {id}` says more")
-    return parts
+        option = name.replace("_", "-")
+        raise ValueError(f"{id} needs --{option}, which depends on the target; `accelgen show {id}` says more")
+    return next((Parts(name, several) for name, several in drafts.items()), Parts())
 
 
 def check_drafters(id: str, parts: Parts, count: int) -> None:

@@ -1,9 +1,9 @@
 """Where published code deviates from the rule it stands for: the biased outcome beside the right one, computed.
 
 Each function of `DEMONSTRATIONS` sets up the smallest example in which a deviation shows, and gives the outcome that
-the rule promises, that of this project's code, and that of the rule as published. Laws are enumerated, not sampled.
-`python -m accelgen.measuring.counterexamples` stores what the site shows; where each deviation was seen stands in
-`accelgen.site.views.mistakes`.
+the rule promises, that of this project's code, and that of the rule as published, which stands in `published_rules`.
+Laws are enumerated, not sampled. `python -m accelgen.measuring.counterexamples` stores what the site shows; where each
+deviation was seen stands in `accelgen.site.views.mistakes`.
 """
 
 from __future__ import annotations
@@ -12,29 +12,34 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from math import log
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from accelgen.measuring.published_rules import (
+    Laws,
+    block_by_products,
+    cold_path_warm_leaf,
+    drafted_pair,
+    draw_per_path,
+    equal_to_a_draw,
+    jacobi_by_index,
+    refill_from_target,
+    soft_greedy,
+)
 from reference_impls.core.generation import Generation
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.tree import Tree
-from reference_impls.core.verify import residual, verify_chain, verify_tree
+from reference_impls.core.verify import verify_chain, verify_tree
 from reference_impls.non_autoregressive import jacobi_parallel_decoding as jacobi
 from reference_impls.non_autoregressive import nart_crf
 from reference_impls.speculative_decoding import bild
-from reference_impls.speculative_decoding.block_verification import prefix_weights, verify_block
+from reference_impls.speculative_decoding.block_verification import verify_block
 from reference_impls.testing.case import Scene
 from reference_impls.testing.laws import Law, autoregressive_law, exact_law, total_variation
-from reference_impls.testing.tiny import BUILDERS, flat_model, varied_model
-
-Table = Mapping[tuple[int, ...], Sequence[float]]  # a law for each text
-
-P: Table = {(): [0.45, 0.35, 0.2], (0,): [0.2, 0.5, 0.3], (1,): [0.5, 0.1, 0.4], (2,): [0.3, 0.3, 0.4]}
-Q: Table = {(): [0.4, 0.25, 0.35], (0,): [0.3, 0.25, 0.45], (1,): [0.3, 0.4, 0.3], (2,): [0.4, 0.2, 0.4]}
+from reference_impls.testing.tiny import drafter, flat_model, varied_model
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,8 @@ class Finding:
         return {"law": self.law, "given": dict(self.given), "rows": rows, "distance": distances}
 
 
-def law_of(values: Sequence[float]) -> Tensor:
-    """A law [vocab] in double precision."""
+def law_of(values: Sequence[float] | Sequence[Sequence[float]]) -> Tensor:
+    """A law [vocab], or a row of laws [texts, vocab], in double precision."""
     return torch.tensor(values, dtype=torch.float64)
 
 
@@ -82,9 +87,9 @@ def single(values: Sequence[float]) -> Law:
     return {(token,): chance for token, chance in enumerate(values)}
 
 
-def pairs(table: Table) -> Law:
+def pairs(laws: Laws) -> Law:
     """The law of texts of two tokens."""
-    return {(a, b): p * table[a,][b] for a, p in enumerate(table[()]) for b in range(len(table[a,]))}
+    return {(a, b): float(p * laws[a,][b]) for a, p in enumerate(laws[()]) for b in range(len(laws[a,]))}
 
 
 # Accepting one guess
@@ -95,12 +100,6 @@ def one_token(sampler: Sampler, p: Tensor, q: Tensor) -> int:
     x = int(sampler.draw(q))
     kept, extra = verify_chain(sampler, [x], q[None], p.expand(2, -1))
     return x if kept else extra
-
-
-def refill_from_target(sampler: Sampler, p: Tensor, q: Tensor) -> int:
-    """A rejected guess is replaced by a draw from p itself."""
-    x = int(sampler.draw(q))
-    return x if sampler.accept(p[x] / q[x]) else int(sampler.draw(p))
 
 
 def residual_forgotten() -> Finding:
@@ -131,12 +130,6 @@ def middle_level() -> Finding:
     return compare(single(given["p"]), ours, published, given)
 
 
-def soft_greedy(sampler: Sampler, p: Tensor, q: Tensor) -> Generation:
-    """Argmax instead of a draw, before soft laws: the guess, and the token that replaces it."""
-    x = int(q.argmax())
-    return Generation([x if sampler.accept(p[x] / q[x]) else int(residual(p, q).argmax())])
-
-
 def greedy_with_soft_laws() -> Finding:
     """The copies in circulation: greedy output depends on chance, and is not the target's."""
     given = {"p": [0.5, 0.3, 0.2], "q": [0.3, 0.5, 0.2]}
@@ -148,68 +141,28 @@ def greedy_with_soft_laws() -> Finding:
 
 # Accepting a chain
 
-
-def drafted_pair(sampler: Sampler, *, greedy_draft: bool, shared: bool) -> Generation:
-    """Two tokens as the published sampling mode of self-speculative decoding draws them, for target P and draft Q.
-
-    Its random number of a place says with `shared` both whether the draft goes on and whether its token is accepted.
-    """
-    draft, kept = tuple[int, ...](), list[bool]()
-    for _ in range(2):
-        p, q = law_of(P[draft]), law_of(Q[draft])
-        x = int(q.argmax()) if greedy_draft else int(sampler.draw(q))
-        chance, go_on = min(1.0, float(p[x] / q[x])), 0.5
-        cuts = law_of(sorted({0.0, chance, go_on, 1.0}))
-        number = (cuts[:-1] + cuts[1:])[int(sampler.draw(cuts.diff()))] / 2  # one for each interval that matters
-        draft, kept = (*draft, x), [*kept, bool(number < chance)]
-        if shared and q[x] < 0.5 and number >= go_on:
-            break
-    taken = (*kept, False).index(False)
-    text = draft[:taken]
-    while len(text) < 2:
-        p, q = law_of(P[text]), law_of(Q[text])
-        rejected = len(text) == taken < len(draft)
-        text = (*text, int(sampler.draw(residual(p, q) if rejected else p)))
-    return Generation(list(text))
+ROWS = ((), (0,), (1,), (2,))  # the texts that a law stands for, in this order
+P = dict(zip(ROWS, law_of([[0.45, 0.35, 0.2], [0.2, 0.5, 0.3], [0.5, 0.1, 0.4], [0.3, 0.3, 0.4]]), strict=True))
+Q = dict(zip(ROWS, law_of([[0.4, 0.25, 0.35], [0.3, 0.25, 0.45], [0.3, 0.4, 0.3], [0.4, 0.2, 0.4]]), strict=True))
 
 
 def honest_pair(sampler: Sampler) -> Generation:
     """Two tokens from an argmax draft whose law is called what it is: one-hot."""
     draft, laws = list[int](), list[Tensor]()
     for _ in range(2):
-        q = law_of(Q[tuple(draft)])
+        q = Q[tuple(draft)]
         laws.append(torch.eye(len(q), dtype=q.dtype)[q.argmax()])
         draft.append(int(q.argmax()))
-    p = torch.stack([law_of(P[tuple(draft[:i])]) for i in (0, 1, 0)])  # nobody looks at the token after the two
+    p = torch.stack([P[tuple(draft[:i])] for i in (0, 1, 0)])  # nobody looks at the token after the two
     kept, extra = verify_chain(sampler, draft, torch.stack(laws), p)
     text = [*draft[:kept], extra][:2]
-    return Generation([*text, *(int(sampler.draw(law_of(P[tuple(text)]))) for _ in range(2 - len(text)))])
+    return Generation([*text, *(int(sampler.draw(P[tuple(text)])) for _ in range(2 - len(text)))])
 
 
 def chosen_not_drawn() -> Finding:
     """Self-speculative decoding's defaults: an argmax, judged as if it were a draw."""
-    published = exact_law(lambda sampler: drafted_pair(sampler, greedy_draft=True, shared=False))
-    return compare(pairs(P), exact_law(honest_pair), published, {"p": P[()], "q": Q[()]})
-
-
-def none_kept(w: Sequence[float]) -> float:
-    """The chance that u_1 > w_1, u_1 u_2 > w_2 and u_1 u_2 u_3 > w_3 for three uniform numbers."""
-    most = max(w[2], w[3])
-    start = max(w[1], most)
-    if start == 1:
-        return 0.0
-    return 1 - start + most * log(start) - w[3] * (log(most) ** 2 - log(start / most) ** 2) / 2
-
-
-def block_by_products(p: Tensor, q: Tensor) -> Law:
-    """The law of the first token if blocks of three are kept by products of uniform numbers, as published."""
-    law, rest = [0.0] * len(p), residual(p, q).tolist()
-    for draft in product(range(len(p)), repeat=3):
-        w = prefix_weights(draft, q.expand(3, -1), p.expand(4, -1)).tolist()
-        chance, none = float(q[list(draft)].prod()), none_kept(w)
-        law[draft[0]] += chance * (1 - none)
-        law = [mass + chance * none * share for mass, share in zip(law, rest, strict=True)]
-    return single(law)
+    published = exact_law(lambda sampler: drafted_pair(sampler, P, Q, greedy_draft=True, shared=False))
+    return compare(pairs(P), exact_law(honest_pair), published, {"p": P[()].tolist(), "q": Q[()].tolist()})
 
 
 def block_rule() -> Finding:
@@ -228,12 +181,6 @@ def block_rule() -> Finding:
 # Accepting a tree
 
 
-def draw_per_path(sampler: Sampler, p: Tensor, paths: int) -> Generation:
-    """The guess 0 begins so many paths. Each draws on its own; if none draws 0, all is thrown away and drawn anew."""
-    hit = bool((sampler.draw(p.expand(paths, -1)) == 0).any())
-    return Generation([0 if hit else int(sampler.draw(p))])
-
-
 def several_draws() -> Finding:
     """REST and Medusa: a guess that many paths share is tried as often."""
     p, paths = law_of([0.3, 0.5, 0.2]), 4
@@ -247,13 +194,6 @@ def several_draws() -> Finding:
     wanted, published = single(p.tolist()), exact_law(lambda sampler: draw_per_path(sampler, p, paths))
     once = total_variation(wanted, exact_law(lambda sampler: draw_per_path(sampler, p, 1)))
     return compare(wanted, exact_law(node_by_node), published, {"p": p.tolist(), "paths": paths, "one_path": once})
-
-
-def cold_path_warm_leaf(sampler: Sampler, tree: Tree, p: Tensor, q: Tensor | None = None) -> tuple[list[int], int]:
-    """As `verify_tree`, but after a path to a leaf the extra token comes from the softmax at temperature 1."""
-    leaf = torch.tensor([bool(tree.tokens) and not tree.children(node) for node in range(-1, len(tree))])
-    plain = p**sampler.temperature  # of the softmax of logits / temperature: up to its sum the softmax of the logits
-    return verify_tree(sampler, tree, torch.where(leaf[:, None], plain / plain.sum(-1, keepdim=True), p), q)
 
 
 def picked(sampler: Sampler, p: Tensor, q: Tensor, *, soft: bool) -> Generation:
@@ -292,7 +232,7 @@ def temperature_forgotten() -> Finding:
 
         return exact_law(run, temperature=temperature)
 
-    wanted = pairs({(): cold.tolist(), (0,): cold.tolist(), (1,): cold.tolist()})
+    wanted = pairs({(): cold, (0,): cold, (1,): cold})
     return compare(wanted, law(verify_tree), law(cold_path_warm_leaf), {"temperature": temperature, "p": p})
 
 
@@ -302,7 +242,7 @@ def temperature_forgotten() -> Finding:
 def bild_law(vocab: int, gamma: int, limit: int, fallback: float, rollback: float) -> Law:
     """The law of Big Little Decoder between two tiny random models."""
     target = flat_model(vocab)
-    own = {"drafter": BUILDERS["drafter"](Scene(target, [0, 1])), "fallback": fallback, "rollback": rollback}
+    own = {"drafter": drafter(Scene(target, [0, 1])), "fallback": fallback, "rollback": rollback}
     return exact_law(lambda sampler: bild.generate(target, [0, 1], limit, sampler=sampler, gamma=gamma, **own))
 
 
@@ -312,22 +252,6 @@ def zero_is_a_value() -> Finding:
     used = asked or 5.0
     wanted = autoregressive_law(flat_model(size[0]), [0, 1], size[2])
     return compare(wanted, bild_law(*size, 0.0, asked), bild_law(*size, 0.0, used), {"asked": asked, "used": used})
-
-
-@torch.no_grad()
-def jacobi_by_index(target: LanguageModel, prompt: Sequence[int], length: int) -> tuple[list[int], int, int]:
-    """The text, the iterations reported and the passes made by the authors' Jacobi decoder, in its rules.
-
-    Each pass retires one token; it stops when a pass changes nothing, and reports that pass's index.
-    """
-    y, passes = [0] * length, 0
-    for index in range(length + 1):
-        before, text = y, [*prompt, *y[:index]]
-        y = [*y[:index], *target([*text, *y[index:]])[len(text) - 1 : -1].argmax(-1).tolist()]
-        passes += 1
-        if y == before:
-            break
-    return y, index, passes
 
 
 def passes_seen(target: LanguageModel, prompt: Sequence[int], length: int) -> tuple[int, int]:
@@ -429,19 +353,13 @@ DEMONSTRATIONS: Mapping[str, Callable[[], Finding]] = {
 }
 
 
-def equal_to_a_draw(sampler: Sampler, p: Tensor, q: Tensor) -> int:
-    """A guess from q is kept if a fresh draw from p equals it; else that draw is written."""
-    x, own = int(sampler.draw(q)), int(sampler.draw(p))
-    return x if x == own else own
-
-
 def harmless() -> dict[str, float]:
     """Two habits that look wrong: their distances from the target's law, and what the first one costs."""
-    p, q = law_of(P[()]), law_of(Q[()])
+    p, q = P[()], Q[()]
     equal = exact_law(lambda sampler: Generation([equal_to_a_draw(sampler, p, q)]))
-    shared = exact_law(lambda sampler: drafted_pair(sampler, greedy_draft=False, shared=True))
+    shared = exact_law(lambda sampler: drafted_pair(sampler, P, Q, greedy_draft=False, shared=True))
     return {
-        "equality": total_variation(equal, single(P[()])),
+        "equality": total_variation(equal, single(p.tolist())),
         "shared": total_variation(shared, pairs(P)),
         "kept_by_equality": float((p * q).sum()),
         "kept_by_rejection": float(torch.minimum(p, q).sum()),

@@ -70,7 +70,7 @@ class Side:
 
     def choices(self) -> list[dict[str, Any]]:
         """The choices that the function offers between words, one by one; one empty choice if it offers none."""
-        from reference_impls.testing.tiny import variants
+        from reference_impls.testing.from_signature import variants
 
         return variants(self.function)
 

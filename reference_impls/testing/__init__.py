@@ -8,9 +8,10 @@ does; the suite for early exits, which do not keep the law, is run only when it 
 A function is called as `generate(target, prompt, limit, *, sampler, …, eos=None)`; as `generate(model, source, …)`
 where it translates, `generate(model, prompt, length, *, steps, …)` where it fills a canvas, `generate(target, prompts,
 limits, *, …)` where it decodes a batch, and `predict(model, tokens, …)` where it classifies. What else it asks for is
-built from its signature: `drafter`, `gamma` and `exits` by their names, a module class by its annotation if its first
-argument is a `Shape` (an argument `k` says how many tokens it reaches) or `tokens` (a text to retrieve from), and a
-`Literal` annotation is tried in all its values. Everything else keeps its default. What a signature cannot tell stands
+built from its signature: by its annotation a `LanguageModel`, or a sequence of them, to draft with (without annotation
+a `drafter`, or `drafters`), and a module class if its first argument is a `Shape` (an argument `k` says how many tokens
+it reaches) or `tokens` (a text to retrieve from); `gamma` and `exits` by their names; and a `Literal` annotation is
+tried in all its values. Everything else keeps its default. What a signature cannot tell stands
 in a `Case`: options for a `Scene`, scenes of its own, values to be refused.
 
 Of a result only `tokens` is needed. With `steps` like those of `core.generation.Generation` the trace is proved too;
@@ -19,9 +20,10 @@ without, the checks that need it are skipped and say so.
 
 from reference_impls.testing.case import Case, Scene
 from reference_impls.testing.checks import Check, Suite
+from reference_impls.testing.from_signature import BUILDERS, KitError, options
 from reference_impls.testing.laws import Exhaustive, autoregressive_law, exact_law, total_variation
 from reference_impls.testing.report import SUITES, Report, Result, named_suites, prove, verify
-from reference_impls.testing.tiny import BUILDERS, KitError, flat_model, language_model, options
+from reference_impls.testing.tiny import flat_model, language_model
 
 __all__ = [
     "BUILDERS",

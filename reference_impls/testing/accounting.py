@@ -61,8 +61,8 @@ def _passes(subject: Subject) -> None:
     for limit in (1, 2, LIMIT):
         scene = a_scene(subject)
         own = subject.options(scene)
-        drafters = own.get("drafters", [own.get("drafter")])
-        blocks = {f"drafter {i}": d.blocks[0] for i, d in enumerate(drafters) if hasattr(d, "blocks")}
+        models = [one for value in own.values() for one in (value if isinstance(value, list) else [value])]
+        blocks = {f"drafter {i}": one.blocks[0] for i, one in enumerate(models) if hasattr(one, "blocks")}
         blocks["target"] = scene.target.blocks[0]
         with counted(**blocks) as calls:
             result = run(subject, scene, own, limit, temperature=1.0, seed=1)

@@ -35,6 +35,12 @@ def tree_widths(scene: Scene) -> tuple[int, ...]:
     return few.get(scene.guesses, (1, 1 if scene.guess == "noisy" else 2) + (1,) * (scene.guesses - 2))
 
 
+def ranks(scene: Scene) -> list[tuple[int, ...]]:
+    """Rank paths of a tree as deep as there are guesses, with a second branch; a noisy second-best could be right."""
+    chain = [(0,) * depth for depth in range(1, scene.guesses + 1)]
+    return chain if scene.guess == "noisy" or scene.guesses == 1 else [*chain, (1,)]
+
+
 def itself(scene: Scene) -> Scene:
     """The scene as it is."""
     return scene

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reference_impls.testing.case import EMPTY, Case, Guess, Scene
-from reference_impls.testing.tiny import guessing, options
+from reference_impls.testing.from_signature import guessing, options
 
 Generate = Callable[..., Any]  # gives a Generation, or what a port has instead: of that only `tokens` is needed
 GOOD: tuple[Guess, ...] = ("noisy", "perfect")

@@ -15,8 +15,9 @@ from reference_impls.core.sampling import Sampler
 from reference_impls.testing.case import Scene
 from reference_impls.testing.checks import Check, Subject, Suite, later, named, require, trace
 from reference_impls.testing.exactness import PROMPTS, TOLERANCE, greedy
+from reference_impls.testing.from_signature import KitError, variants
 from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
-from reference_impls.testing.tiny import KitError, language_model, variants, varied_model
+from reference_impls.testing.tiny import language_model, varied_model
 
 LIMIT = 10
 CLOSE = 1e-9

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from reference_impls.testing.tiny import KitError
+from reference_impls.testing.from_signature import KitError
 
 CALLS = {
     "source": "generate(model, source, …)",

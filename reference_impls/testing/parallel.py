@@ -14,8 +14,9 @@ from torch import nn
 from reference_impls.testing.accounting import untouched
 from reference_impls.testing.case import Scene
 from reference_impls.testing.checks import Check, Subject, Suite, counted, guessed, later, named, require, total, trace
+from reference_impls.testing.from_signature import KitError, hints, module_class, variants
 from reference_impls.testing.refusals import REFUSED, refuses, values
-from reference_impls.testing.tiny import END, KitError, hints, module_class, sequence_model, variants
+from reference_impls.testing.tiny import END, sequence_model
 
 SOURCES = ([5, 3, 8], [4], [7, 7, 10, 9, 6, 3, 5])
 PASSES = (1, 2, 3, 5, 10)

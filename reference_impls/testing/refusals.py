@@ -8,6 +8,7 @@ from typing import Any
 from reference_impls.core.sampling import Sampler
 from reference_impls.testing.accounting import a_scene, run
 from reference_impls.testing.checks import Check, Subject, Suite, later
+from reference_impls.testing.from_signature import DRAFTERS, drafting
 from reference_impls.testing.tiny import broken, language_model
 
 REFUSED: dict[str, tuple[Any, ...]] = {
@@ -69,19 +70,20 @@ def _bad_option(subject: Subject, name: str, value: Any) -> None:
     refuses(lambda: run(subject, scene, subject.options(scene, **{name: value})), f"{name} = {value!r}")
 
 
-def _strange_drafter(subject: Subject) -> None:
+def _strange_drafter(subject: Subject, name: str, *, several: bool) -> None:
     scene, stranger = a_scene(subject), language_model(10)
-    given = {"drafter": stranger} if subject.takes("drafter") else {"drafters": [stranger, stranger]}
-    refuses(lambda: run(subject, scene, subject.options(scene, **given)), "a drafter of another vocabulary")
+    given = {name: [stranger, stranger] if several else stranger}
+    refuses(lambda: run(subject, scene, subject.options(scene, **given)), f"a {name} of another vocabulary")
 
 
 def option_checks(subject: Subject) -> Iterator[Check]:
     """Wrong input: what every method can meet, and what the options that it has can be given."""
     yield Check("prompt", "A prompt that is empty or not of the vocabulary is refused.", later(_bad_prompts, subject))
     yield Check("logits", "A model that gives NaN is reported.", later(_bad_logits, subject))
-    if subject.takes("drafter") or subject.takes("drafters"):
-        sentence = "A drafter of another vocabulary is refused."
-        yield Check("drafter", sentence, later(_strange_drafter, subject))
+    named = {name: several for name, several in DRAFTERS.items() if subject.takes(name)}
+    for name, several in (named | drafting(subject.generate)).items():
+        sentence = f"A {name} of another vocabulary is refused."
+        yield Check(name, sentence, later(_strange_drafter, subject, name, several=several))
     for name, value in values(subject, REFUSED):
         yield Check(f"{name}={value}", f"{name} = {value} is refused.", later(_bad_option, subject, name, value))
 

@@ -15,10 +15,10 @@ from reference_impls.testing.checks import Check, Skip, Suite
 from reference_impls.testing.classifying import CLASSIFY
 from reference_impls.testing.early_exits import EARLY_EXIT
 from reference_impls.testing.exactness import EXACT_LAW, GREEDY_IDENTITY
+from reference_impls.testing.from_signature import KitError
 from reference_impls.testing.importing import call_of, function
 from reference_impls.testing.parallel import NON_AUTOREGRESSIVE
 from reference_impls.testing.refusals import OPTIONS
-from reference_impls.testing.tiny import KitError
 
 EXACT = (EXACT_LAW, GREEDY_IDENTITY, ACCOUNTING, OPTIONS)
 SUITES = {suite.name: suite for suite in (*EXACT, EARLY_EXIT, NON_AUTOREGRESSIVE, CANVAS, BATCH, CLASSIFY)}

@@ -1,18 +1,12 @@
-"""Tiny random models in double precision, and what else a method's `generate` asks for.
-
-The kit reads the signature of `generate` and builds each parameter that is not its own: by name from `BUILDERS` where
-it is known there, else by its annotation, if that is a module class whose first argument is a `Shape`. What has a
-default and is neither stays at its default, so a lossy option is off unless its method switches it on.
-"""
+"""Tiny random models in double precision, and guesses of the quality that a scene asks for."""
 
 from __future__ import annotations
 
 import inspect
-import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,18 +14,10 @@ from torch import Tensor, nn
 from reference_impls.core.cache import Cache
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
-from reference_impls.testing.case import EMPTY, Case, Scene
+from reference_impls.testing.case import Scene
 
-OWN = (
-    *("target", "model", "prompt", "prompts", "source", "tokens", "limit", "limits", "length", "steps"),
-    *("sampler", "eos"),
-)  # parameters that the suites themselves give
 END, MASK = 1, 2  # the tokens that end a text of an encoder-decoder, and that stand for a hole
 PERIOD = 3  # a noisy drafter is wrong at every third place of the text, and nowhere else
-
-
-class KitError(Exception):
-    """Something cannot be verified; the message is one sentence that says what to do."""
 
 
 @contextmanager
@@ -87,6 +73,14 @@ def settled(model: LanguageModel, layer: int = 1) -> LanguageModel:
     for block in copy.blocks[layer:]:
         nn.init.zeros_(block.attention.out)
         nn.init.zeros_(block.down)
+    return copy.eval()
+
+
+def broken(model: LanguageModel) -> LanguageModel:
+    """A copy of a model whose logits are NaN."""
+    copy = LanguageModel(model.shape).to(model.embedding.dtype)
+    copy.load_state_dict(model.state_dict())
+    nn.init.constant_(copy.norm.weight, float("nan"))
     return copy.eval()
 
 
@@ -220,7 +214,8 @@ class FeatureForesight(Foresight):
         return self.answers[[self.next.get(pair, 0) for pair in zip(places, tokens, strict=True)]]
 
 
-def _drafter(scene: Scene) -> Any:
+def drafter(scene: Scene) -> Any:
+    """A drafter as good as the scene asks; its own one where it has one."""
     if scene.drafter is not None:
         return scene.drafter
     if scene.guess == "perfect":
@@ -231,13 +226,13 @@ def _drafter(scene: Scene) -> Any:
     return language_model(vocab, seed={2: 281, 3: 170}.get(vocab, 1001), layers=1)
 
 
-def _drafters(scene: Scene) -> list[LanguageModel]:
+def drafters(scene: Scene) -> list[LanguageModel]:
     """Drafters, best first; a single one where a step makes few guesses, which is where laws are counted."""
     vocab, few = scene.target.shape.vocab, scene.guesses <= 2
-    return [_drafter(scene), *([] if few else [language_model(vocab, seed=1002, layers=1)])]
+    return [drafter(scene), *([] if few else [language_model(vocab, seed=1002, layers=1)])]
 
 
-def _text(scene: Scene) -> list[int]:
+def text(scene: Scene) -> list[int]:
     """A text to retrieve from: a short random one, or the greedy text, as a `noisy` one wrong at every third place."""
     vocab = scene.target.shape.vocab
     if scene.guess == "random":
@@ -245,44 +240,6 @@ def _text(scene: Scene) -> list[int]:
             return torch.randint(vocab, (4 * vocab,)).tolist()
     wrong = range(0, 99, PERIOD) if scene.guess == "noisy" else range(0)
     return [(token + (place in wrong)) % vocab for place, token in enumerate(Foresight(0, scene).tokens)]
-
-
-def ranks(scene: Scene) -> list[tuple[int, ...]]:
-    """Rank paths of a tree as deep as there are guesses, with a second branch; a noisy second-best could be right."""
-    chain = [(0,) * depth for depth in range(1, scene.guesses + 1)]
-    return chain if scene.guess == "noisy" or scene.guesses == 1 else [*chain, (1,)]
-
-
-Builder = Callable[[Scene], Any]
-BUILDERS: dict[str, Builder] = {
-    "drafter": _drafter,
-    "gamma": lambda scene: scene.guesses,
-    "exits": lambda scene: tuple(range(1, scene.target.shape.layers)),
-    "exit_layer": lambda _: 1,
-    "drafters": _drafters,
-}
-
-
-def module(kind: type[nn.Module], scene: Scene) -> nn.Module:
-    """A random module of this class, made from the target's shape; no weight is left at zero, as trained ones are not.
-
-    A class with an argument `k` makes guesses (k - 1 of them beside the target's own token) and can be as good as
-    `scene.guess` asks; whether it answers with features or with logits is seen from the width of its answer.
-    So can a class whose `forward` continues `features` with the `tokens` after them.
-    A class made from `tokens` gets a text of that quality to retrieve from.
-    """
-    if "tokens" in inspect.signature(kind).parameters:
-        return kind(_text(scene))
-    if "k" in inspect.signature(kind).parameters:
-        made = randomised(kind, scene.target.shape, k=scene.guesses + 1)
-        if scene.guess == "random":
-            return made
-        width = made(scene.target.embedding[0].detach()).shape[-1]
-        return Foresight(scene.guesses + 1, scene, logits=width == scene.target.shape.vocab)
-    if scene.guess != "random" and {"tokens", "features"} <= inspect.signature(kind.forward).parameters.keys():
-        return FeatureForesight(scene)
-    longest = getattr(scene.target, "longest", None)
-    return randomised(kind, scene.target.shape, **sizes(kind, longest))
 
 
 def sequence_model(kind: type[nn.Module], *, longest: int = 9, vocab: int = 11, seed: int = 7) -> nn.Module:
@@ -308,69 +265,3 @@ def randomised(kind: type[nn.Module], shape: Shape, seed: int = 7, **options: An
             if parameter.dim() > 1:
                 nn.init.normal_(parameter, std=shape.dim**-0.5)
     return made.eval()
-
-
-def options(generate: Callable[..., Any], scene: Scene, case: Case = EMPTY, **given: Any) -> dict[str, Any]:
-    """All that `generate` asks for beside the suites' own parameters: what is given, what its case says, the rest.
-
-    Raises KitError for a parameter that the kit cannot build.
-    """
-    found = {**case.options(scene), **given}
-    kinds = hints(generate)
-    for name, parameter in inspect.signature(generate).parameters.items():
-        if name in OWN or name in found or parameter.kind is parameter.VAR_KEYWORD:
-            continue
-        kind = module_class(kinds.get(name))
-        if name in BUILDERS and kind in (None, LanguageModel):
-            found[name] = BUILDERS[name](scene)
-        elif kind is not None:
-            found[name] = module(kind, scene)
-        elif parameter.default is parameter.empty:
-            raise KitError(
-                f"generate asks for {name!r}, which the kit cannot build: give it a default, annotate it with a module "
-                "class made from a Shape, or add a builder to reference_impls.testing.tiny.BUILDERS"
-            )
-    return found
-
-
-def guessing(generate: Callable[..., Any]) -> bool:
-    """Whether the method takes its guesses from a drafter or from heads that can be made perfect."""
-    kinds = [module_class(kind) for kind in hints(generate).values()]
-    heads = any(kind and "k" in inspect.signature(kind).parameters for kind in kinds)
-    return heads or not {"drafter", "drafters"}.isdisjoint(inspect.signature(generate).parameters)
-
-
-def variants(generate: Callable[..., Any]) -> list[dict[str, Any]]:
-    """The choices that `generate` offers by a `Literal` annotation, one by one; one empty choice if it offers none."""
-    found: list[dict[str, Any]] = [{}]
-    for name, kind in hints(generate).items():
-        if get_origin(kind) is Literal:
-            found = [{**rest, name: value} for rest in found for value in get_args(kind)]
-    return found
-
-
-def hints(generate: Callable[..., Any]) -> Mapping[str, Any]:
-    """The annotations of `generate`, resolved."""
-    try:
-        return get_type_hints(generate)
-    except NameError as error:
-        raise KitError(f"an annotation of generate cannot be read ({error}); import what it names") from None
-
-
-def module_class(kind: Any) -> type[nn.Module] | None:
-    """The first module class that an annotation allows and that is made from a `Shape` or from `tokens`."""
-    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-    for one in kinds:
-        if isinstance(one, type) and issubclass(one, nn.Module):
-            first = next(iter(inspect.signature(one).parameters), None)
-            if first in {"shape", "tokens"}:
-                return one
-    return None
-
-
-def broken(model: LanguageModel) -> LanguageModel:
-    """A copy of a model whose logits are NaN."""
-    copy = LanguageModel(model.shape).to(model.embedding.dtype)
-    copy.load_state_dict(model.state_dict())
-    nn.init.constant_(copy.norm.weight, float("nan"))
-    return copy.eval()

@@ -27,7 +27,7 @@ from accelgen.project.places import ROOT  # noqa: E402
 from accelgen.taxonomy.loading import load_taxonomy  # noqa: E402
 from reference_impls.core.sampling import Sampler  # noqa: E402
 from reference_impls.testing.cases import case_of  # noqa: E402
-from reference_impls.testing.tiny import module_class  # noqa: E402
+from reference_impls.testing.from_signature import module_class  # noqa: E402
 
 IDS = exportable()
 LEVIATHAN = "speculative-decoding-leviathan"

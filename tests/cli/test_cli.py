@@ -1,13 +1,15 @@
 """`accelgen`: what it prints, what it writes, and that every wrong input is one sentence and exit code 2."""
 
 import errno
+import importlib
 import importlib.metadata
+import inspect
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
@@ -19,19 +21,38 @@ from accelgen.cli import documents as site
 from accelgen.cli.catalogue import method_ids
 from accelgen.cli.own_options import parse_options
 from accelgen.cli.tokens import has_colour, legend, render
+from accelgen.measuring.kinds import KINDS
 from accelgen.project.places import ROOT
 from accelgen.taxonomy.calls import BASELINES, Baseline
 from accelgen.taxonomy.loading import load_taxonomy
+from accelgen.taxonomy.schema import Call, Method
 from reference_impls import zoo
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.seq2seq import EncoderDecoder
-from reference_impls.non_autoregressive.mask_predict import ConditionalMaskedModel
-from reference_impls.non_autoregressive.nart_crf import StructuredModel
-from reference_impls.zoo.tasks import END, MASK, PAD, task
+from reference_impls.testing.cases import case_of
+from reference_impls.testing.from_signature import module_class
+from reference_impls.testing.tiny import sequence_model
+from reference_impls.zoo.tasks import task
 
-LEVIATHAN = "speculative-decoding-leviathan"
+TAXONOMY = load_taxonomy()
+IMPLEMENTED = [method for method in TAXONOMY.methods if method.is_implemented]
+
+
+def generate_of(method: Method) -> Callable[..., Any]:
+    """The function of a method."""
+    found: Callable[..., Any] = getattr(importlib.import_module(method.module), KINDS[method.call].function)
+    return found
+
+
+def first_with(option: str, methods: Iterable[Method]) -> Method:
+    """The first of the methods whose function has this option."""
+    return next(method for method in methods if option in inspect.signature(generate_of(method)).parameters)
+
+
+DRAFTING = first_with("gamma", (method for method in IMPLEMENTED if case_of(method.id).chain))
+REFINING = first_with("iterations", (method for method in IMPLEMENTED if method.call is Call.TRANSLATE))
 
 
 def accelgen(*words: str, code: int = 0) -> Result:
@@ -58,15 +79,15 @@ def tiny_zoo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         torch.manual_seed(len(name))
         if name.startswith("translation"):
             shape = Shape(vocab=len(lite.vocabulary), dim=16, layers=1, heads=2, kv_heads=2, head_dim=8, hidden=16)
-            if name.endswith("masked"):
-                return ConditionalMaskedModel(shape, lite.longest, pad=PAD, mask_id=MASK).eval()
-            if name.endswith("crf"):
-                return StructuredModel(shape, lite.longest, pad=PAD, end=END).eval()
             return EncoderDecoder(shape, lite.longest).eval()
         return LanguageModel(Shape(vocab=128, dim=16, layers=2, heads=2, kv_heads=2, head_dim=8, hidden=16)).eval()
 
     state = torch.random.get_rng_state()
     monkeypatch.setattr(zoo, "load", load)
+    kind = module_class(get_type_hints(generate_of(REFINING))["model"])
+    assert kind is not None
+    refiner = sequence_model(kind, longest=lite.longest, vocab=len(lite.vocabulary))
+    monkeypatch.setattr(importlib.import_module(REFINING.module), "example", lambda: {"model": refiner})
     monkeypatch.setattr(zoo, "encode", lambda text: list(text.encode("ascii")))
     monkeypatch.setattr(zoo, "pieces", lambda tokens: [chr(token) for token in tokens])
     monkeypatch.setattr(zoo, "prompts", lambda: ["def f(x):", "import "])
@@ -79,17 +100,16 @@ def tiny_zoo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_list_names_every_method() -> None:
     text = accelgen("list").stdout
-    taxonomy = load_taxonomy()
-    assert all(f"{method.id} " in text for method in taxonomy.methods)
-    assert f"{len(taxonomy.methods)} of {len(taxonomy.methods)} methods" in text
+    assert all(f"{method.id} " in text for method in TAXONOMY.methods)
+    assert f"{len(TAXONOMY.methods)} of {len(TAXONOMY.methods)} methods" in text
 
 
 def test_list_filters_and_speaks_json() -> None:
     rows = json.loads(accelgen("list", "--status", "proved", "--category", "early-exiting", "--json").stdout)
-    assert "calm" in [row["id"] for row in rows]
+    assert [row["id"] for row in rows] == [m.id for m in IMPLEMENTED if m.category == "early-exiting"]
     assert {(row["category"], row["status"]) for row in rows} == {("early-exiting", "proved")}
     exact = json.loads(accelgen("list", "--guarantee", "exact-distribution", "--json").stdout)
-    assert LEVIATHAN in [row["id"] for row in exact]
+    assert [row["id"] for row in exact] == [m.id for m in TAXONOMY.methods if m.guarantee == "exact-distribution"]
     assert {row["guarantee"] for row in exact} == {"exact-distribution"}
 
 
@@ -103,27 +123,27 @@ def test_an_unknown_category_suggests_the_nearest() -> None:
 )
 def test_an_unknown_id_suggests_the_nearest(words: list[str]) -> None:
     command, *options = words
-    assert f"did you mean '{LEVIATHAN}'" in refusal(command, "speculative-decoding-leviatan", *options)
+    misspelt = DRAFTING.id[:-2] + DRAFTING.id[-1]
+    assert f"did you mean '{DRAFTING.id}'" in refusal(command, misspelt, *options)
 
 
 @pytest.mark.parametrize("command", ["copy", "run", "verify", "trace"])
 def test_a_planned_method_is_not_implemented_yet(command: str) -> None:
-    planned = next(method.id for method in load_taxonomy().methods if not method.is_implemented)
+    planned = next(method.id for method in TAXONOMY.methods if not method.is_implemented)
     assert f"{planned} is not implemented yet" in refusal(command, planned)
 
 
 def test_show_prints_the_call_and_json_is_the_entry() -> None:
-    text = accelgen("show", LEVIATHAN).stdout
+    text = accelgen("show", DRAFTING.id).stdout
     assert "gamma: int" in text
-    assert "reference_impls/speculative_decoding/speculative_decoding_leviathan.py" in text
-    entry = json.loads(accelgen("show", LEVIATHAN, "--json").stdout)
-    assert entry == load_taxonomy().method(LEVIATHAN).model_dump(mode="json")
+    assert f"{DRAFTING.module.replace('.', '/')}.py" in text
+    entry = json.loads(accelgen("show", DRAFTING.id, "--json").stdout)
+    assert entry == DRAFTING.model_dump(mode="json")
 
 
 def test_an_id_is_found_as_people_type_it() -> None:
-    method = next(method for method in load_taxonomy().methods if method.is_implemented)
     for command in ("show", "cite", "copy"):
-        assert accelgen(command, method.name.upper()).stdout == accelgen(command, method.id).stdout
+        assert accelgen(command, DRAFTING.name.upper()).stdout == accelgen(command, DRAFTING.id).stdout
 
 
 @pytest.mark.parametrize("baseline", BASELINES.values(), ids=lambda baseline: baseline.id)
@@ -140,17 +160,16 @@ def test_a_baseline_is_shown_cited_and_copied(baseline: Baseline) -> None:
 
 
 def test_completion_offers_ids() -> None:
-    taxonomy = load_taxonomy()
-    assert set(method_ids("")) == {m.id for m in taxonomy.methods} | set(BASELINES)
-    first = taxonomy.methods[0].id
+    assert set(method_ids("")) == {m.id for m in TAXONOMY.methods} | set(BASELINES)
+    first = TAXONOMY.methods[0].id
     assert first in method_ids(first[:3])
     assert all(id.startswith(first[:3]) for id in method_ids(first[:3]))
     assert "--install-completion" in accelgen("--help").stdout
 
 
 def test_cite_gives_the_paper_or_the_page() -> None:
-    paper, page = accelgen("cite", "calm").stdout, accelgen("cite", "calm", "--page").stdout
-    assert "{calm," in paper
+    paper, page = accelgen("cite", DRAFTING.id).stdout, accelgen("cite", DRAFTING.id, "--page").stdout
+    assert f"{{{DRAFTING.id}," in paper
     assert paper.startswith("@")
     assert page.startswith("@")
     assert page != paper
@@ -158,8 +177,8 @@ def test_cite_gives_the_paper_or_the_page() -> None:
 
 def test_copy_writes_what_it_prints(tmp_path: Path) -> None:
     target = tmp_path / "method.py"
-    printed = accelgen("copy", LEVIATHAN).stdout
-    done = accelgen("copy", LEVIATHAN, "-o", str(target))
+    printed = accelgen("copy", DRAFTING.id).stdout
+    done = accelgen("copy", DRAFTING.id, "-o", str(target))
     assert done.stdout == ""
     assert target.read_text(encoding="utf-8") == printed
     assert "def generate(" in printed
@@ -167,8 +186,8 @@ def test_copy_writes_what_it_prints(tmp_path: Path) -> None:
 
 
 def test_copy_refuses_a_directory_and_a_missing_one(tmp_path: Path) -> None:
-    assert "is a directory; name a file in it" in refusal("copy", LEVIATHAN, "-o", str(tmp_path))
-    assert "does not exist" in refusal("copy", LEVIATHAN, "-o", str(tmp_path / "no" / "method.py"))
+    assert "is a directory; name a file in it" in refusal("copy", DRAFTING.id, "-o", str(tmp_path))
+    assert "does not exist" in refusal("copy", DRAFTING.id, "-o", str(tmp_path / "no" / "method.py"))
     assert "is a directory; name a file in it\n" in refusal("export", "json", "-o", str(tmp_path))
     assert "does not exist; create it first" in refusal("bench", "-o", str(tmp_path / "no" / "bench.json"))
     assert list(tmp_path.iterdir()) == []
@@ -187,15 +206,15 @@ def test_validate_counts_and_names_the_line_of_a_mistake(tmp_path: Path) -> None
 
 def test_exports_are_what_they_say(tmp_path: Path) -> None:
     data = json.loads(accelgen("export", "json").stdout)
-    assert len(data["methods"]) == len(load_taxonomy().methods)
+    assert len(data["methods"]) == len(TAXONOMY.methods)
     assert json.loads(accelgen("export", "schema").stdout)["$schema"].startswith("https://json-schema.org/")
-    assert {item["id"] for item in json.loads(accelgen("export", "csl").stdout)} > {LEVIATHAN}
+    assert {item["id"] for item in json.loads(accelgen("export", "csl").stdout)} > {DRAFTING.id}
     assert "@graph" in json.loads(accelgen("export", "jsonld").stdout)
     assert accelgen("export", "llms").stdout.startswith("# Accelerated Generation\n")
     assert "no export is called 'bibtx'; did you mean 'bibtex'?" in refusal("export", "bibtx")
     assert accelgen("export", "BIBTEX").stdout == accelgen("export", "bibtex").stdout
     accelgen("export", "bibtex", "-o", str(tmp_path / "all.bib"))
-    assert f"{{{LEVIATHAN}," in (tmp_path / "all.bib").read_text(encoding="utf-8")
+    assert f"{{{DRAFTING.id}," in (tmp_path / "all.bib").read_text(encoding="utf-8")
 
 
 def test_the_version_is_that_of_the_package() -> None:
@@ -206,7 +225,7 @@ def test_the_version_is_that_of_the_package() -> None:
 def test_light_commands_do_not_import_torch() -> None:
     script = (
         "import sys; from typer.testing import CliRunner; from accelgen.cli import app\n"
-        "for words in (['list'], ['--help'], ['show', 'calm'], ['cite', 'calm'], ['validate']):\n"
+        f"for words in (['list'], ['--help'], ['show', {DRAFTING.id!r}], ['cite', {DRAFTING.id!r}], ['validate']):\n"
         "    assert CliRunner().invoke(app, words).exit_code == 0, words\n"
         "assert 'torch' not in sys.modules"
     )
@@ -220,7 +239,7 @@ def test_light_commands_do_not_import_torch() -> None:
 def test_run_reports_its_own_tokens() -> None:
     words = [
         "run",
-        LEVIATHAN,
+        DRAFTING.id,
         "--prompt",
         "def g(",
         "--limit",
@@ -245,7 +264,7 @@ def test_run_reports_its_own_tokens() -> None:
 
 @pytest.mark.usefixtures("tiny_zoo")
 def test_run_shows_legend_and_figures_without_escape_codes() -> None:
-    text = accelgen("run", LEVIATHAN, "--limit", "12", "--gamma=3").stdout
+    text = accelgen("run", DRAFTING.id, "--limit", "12", "--gamma=3").stdout
     assert text.startswith("def f(x):")
     assert "⟨rejected and corrected⟩" in text
     assert "tokens per pass" in text
@@ -257,13 +276,13 @@ def test_run_knows_the_baseline_and_the_translators() -> None:
     baseline = json.loads(accelgen("run", "autoregressive", "--limit", "5", "--json").stdout)
     assert baseline["figures"]["passes"] == len(baseline["tokens"])
     sentence = "Emma paid Julia eighty-one euros for ten keys on the twelfth of April ."
-    report = json.loads(accelgen("run", "mask-predict", "--prompt", sentence, "--iterations", "3", "--json").stdout)
+    report = json.loads(accelgen("run", REFINING.id, "--prompt", sentence, "--iterations", "3", "--json").stdout)
     assert report["figures"]["passes"] == 3
     assert report["prompt"] == sentence
-    shown = accelgen("run", "mask-predict", "--iterations", "3").stdout
+    shown = accelgen("run", REFINING.id, "--iterations", "3").stdout
     assert "pass  3" in shown
-    assert "no word 'Zebra'" in refusal("run", "mask-predict", "--prompt", "Zebra")
-    assert "leave out --limit" in refusal("run", "mask-predict", "--limit", "3")
+    assert "no word 'Zebra'" in refusal("run", REFINING.id, "--prompt", "Zebra")
+    assert "leave out --limit" in refusal("run", REFINING.id, "--limit", "3")
 
 
 @pytest.mark.usefixtures("tiny_zoo")
@@ -280,7 +299,7 @@ def test_run_knows_the_baseline_and_the_translators() -> None:
     ],
 )
 def test_run_refuses_options_that_cannot_be(words: list[str], sentence: str) -> None:
-    assert sentence in refusal("run", LEVIATHAN, *words)
+    assert sentence in refusal("run", DRAFTING.id, *words)
 
 
 def test_a_missing_model_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +307,7 @@ def test_a_missing_model_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
         raise zoo.ZooError(f"the zoo has no model {name!r}")
 
     monkeypatch.setattr(zoo, "load", load)
-    assert "the zoo has no model 'target'" in refusal("run", LEVIATHAN)
+    assert "the zoo has no model 'target'" in refusal("run", DRAFTING.id)
 
 
 def test_options_are_read_by_their_types() -> None:
@@ -370,9 +389,9 @@ def test_the_exit_code_of_a_failed_build_is_passed_on(tmp_path: Path, monkeypatc
 
 
 def test_verify_prints_every_claim() -> None:
-    report = json.loads(accelgen("verify", LEVIATHAN, "--suite", "accounting", "--json").stdout)
+    report = json.loads(accelgen("verify", DRAFTING.id, "--suite", "accounting", "--json").stdout)
     assert report["passed"] is True
-    text = accelgen("verify", LEVIATHAN, "--suite", "accounting").stdout
+    text = accelgen("verify", DRAFTING.id, "--suite", "accounting").stdout
     assert text.count("proved") == len(report["results"]) + 1  # each line, and the sum
 
 

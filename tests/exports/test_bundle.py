@@ -19,7 +19,8 @@ from accelgen.taxonomy.loading import TaxonomyError
 from reference_impls.core.sampling import Sampler
 from reference_impls.testing import Scene, options
 from reference_impls.testing.cases import case_of
-from reference_impls.testing.tiny import language_model, module_class, sequence_model
+from reference_impls.testing.from_signature import module_class
+from reference_impls.testing.tiny import language_model, sequence_model
 
 IDS = list(method_files())
 

@@ -29,7 +29,8 @@ from reference_impls.core.generation import Generation, Step
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
-from reference_impls.speculative_decoding.rest import Datastore
+from reference_impls.testing import Scene
+from reference_impls.testing import options as built
 
 transformers = pytest.importorskip("transformers")
 
@@ -58,7 +59,7 @@ def options():
         PLAIN: {"target": target},
         DRAFTER: {"target": target, "drafter": model(1, layers=1), "gamma": GAMMA},
         EXIT: {"target": target, "exit_layer": EXIT_LAYER, "gamma": GAMMA},
-        COPY: {"target": target, "datastore": Datastore(list(range(VOCAB)) * 3), "nodes": 4, "gamma": 3},
+        COPY: {"target": target, **built(peers.OURS[COPY].generate, Scene(target, PROMPTS[0], GAMMA))},
     }
 
 
@@ -449,7 +450,7 @@ def test_a_wrong_text_ends_the_command_with_an_error(tmp_path, monkeypatch, line
     monkeypatch.setattr(peers, "line_up", lambda: dataclasses.replace(lines, sides=sides))
     result = accelgen("-o", tmp_path / "peers.json")
     assert result.exit_code == 1
-    assert "not the promised output: autoregressive (greedy), rest (greedy)" in result.stderr
+    assert f"not the promised output: {PLAIN} (greedy), {COPY} (greedy)" in result.stderr
 
 
 def test_without_transformers_one_sentence_says_what_to_do(tmp_path, monkeypatch):
@@ -468,7 +469,8 @@ def test_the_page_shows_every_figure_with_its_setup(rows):
         lines = [line for line in text.splitlines() if row.quartiles in line and f"`{code}`" in line and drafts in line]
         assert f"{row.speedup:.2f}" in lines[0]
         assert f"{row.ours.tokens_per_pass:.2f} / {row.theirs.tokens_per_pass:.2f}" in lines[0]
-    assert "[LayerSkip](methods/layerskip.md), exit_layer 2, gamma 3" in text
+    name = load_taxonomy().method(EXIT).name
+    assert f"[{name}](methods/{EXIT}.md), exit_layer {EXIT_LAYER}, gamma {GAMMA}" in text
     assert f"Plain decoding: their time is {rows[0].speedup:.2f} times ours, by the loop alone." in text
     drafted = rows[1]
     assert f"{drafted.loop.speedup:.2f} by the loop and {drafted.algorithm.speedup:.2f} by the drafting" in text

@@ -17,7 +17,7 @@ from .named import named
 
 BOUND = 95  # of 100 random mutants so many must die, and of the known ones all
 DOUBT = 1e-3  # of draws below a hundred, the share that may fail although 95 in 100 die
-ARBITRARY = {"__init__", "tiny", "case"}  # modules of the kit that judge nothing: another choice would be as good
+ARBITRARY = {"__init__", "tiny", "from_signature", "case"}  # of the kit, judge nothing: another choice would be as good
 
 
 def pool() -> list[str]:

@@ -91,4 +91,9 @@ EQUIVALENTS: dict[Change, str] = {
         "start = (chance * real.sum(-1)).long()[:, None]",
         "start = (chance * real.sum(1)).long()[:, None]",
     ): "the last of two dimensions is the second",
+    Change(
+        "reference_impls/speculative_decoding/triforce.py",
+        "built, rate, go_on = -stride, 1.0, limit > 0",
+        "built, rate, go_on = -stride, 0.5, limit > 0",
+    ): "the first turn drafts nothing and always retrieves, and with that the rate begins anew",
 }

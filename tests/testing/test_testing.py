@@ -14,13 +14,13 @@ from accelgen.taxonomy.loading import load_taxonomy
 from accelgen.taxonomy.suites import CLAIMS
 from accelgen.workshop.proving import proof
 from reference_impls.core.generation import Generation, Step
-from reference_impls.testing import BUILDERS, SUITES, KitError, Scene, options, prove, verify
+from reference_impls.testing import SUITES, KitError, Scene, prove, verify
 from reference_impls.testing.cases import Case, case_of
 from reference_impls.testing.checks import guessed, require
 from reference_impls.testing.exactness import reach
 from reference_impls.testing.laws import total_variation
 from reference_impls.testing.refusals import refuses
-from reference_impls.testing.tiny import PERIOD, RECITED, flat_model, foreseeing, varied_model
+from reference_impls.testing.tiny import PERIOD, RECITED, foreseeing, varied_model
 
 PORT = '''
 from collections.abc import Sequence
@@ -162,16 +162,6 @@ def test_what_a_check_raises_is_a_failure_with_a_message():
     assert {(result.outcome, result.message) for result in results} == {
         ("failed", "it raised ZeroDivisionError: division by zero")
     }
-
-
-def test_a_builder_can_be_added_for_a_parameter_of_ones_own(monkeypatch):
-    def generate(target, prompt, limit, *, sampler, datastore, eos=None):
-        return Generation()
-
-    with pytest.raises(KitError, match="'datastore'"):
-        options(generate, Scene(flat_model(), [0]))
-    monkeypatch.setitem(BUILDERS, "datastore", lambda scene: list(scene.prompt))
-    assert options(generate, Scene(flat_model(), [0])) == {"datastore": [0]}
 
 
 def test_a_method_that_hides_its_drafting_is_found_out():

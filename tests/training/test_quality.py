@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import math
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
-from accelgen.training import making
+from accelgen.training import making, quality
+from accelgen.training.corpora import Corpus
 from accelgen.training.language import grow
 from accelgen.training.quality import area, distinct_trigrams, held_out_loss
+from accelgen.training.shelf import Shelf
 from reference_impls import zoo
+from reference_impls.core.generation import Generation
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
 from reference_impls.zoo import storage
@@ -43,6 +47,19 @@ def test_the_loss_is_that_of_every_token_after_the_first_of_its_window() -> None
         ]
     assert held_out_loss(model, data, length=8) == pytest.approx(sum(wanted) / len(wanted), rel=1e-5)
     assert held_out_loss(model, data, length=8, exit_layer=1) != pytest.approx(sum(wanted) / len(wanted), rel=1e-3)
+
+
+def test_figures_of_a_language_model_come_from_the_test_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    test, development = "def f(x):\n    return x\n" * 300, "import os\n" * 300
+    shelf = Shelf(read=lambda _: Corpus([], [], {"library": [development]}, {"library": [test]}))
+    with torch.random.fork_rng(devices=[]):
+        model = LanguageModel(replace(TINY, vocab=2048)).eval()
+    monkeypatch.setattr(quality, "generate", lambda *_, **__: Generation([1, 2, 3]))
+    tokens = shelf.held_out(10**6, side="test")
+    nats = held_out_loss(model, tokens, length=quality.LENGTH)
+    bits = nats * len(tokens) / len(test.encode()) / math.log(2)
+    found = quality.language_figures(shelf, model)["held_out"]
+    assert found == {"library": {"nats_per_token": round(nats, 4), "bits_per_byte": round(bits, 4)}}
 
 
 def test_distinct_trigrams_see_a_loop() -> None:

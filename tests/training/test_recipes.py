@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,7 +55,8 @@ def shortened(settings: Any) -> Any:
             phases = tuple(Phase(n, 30 if n == 2 else 2, 6, 32, (6e-3, 1e-2), 0.5, 2, 0, n // 4 / 10) for n in depths)
             return replace(settings, shape=settings.shape and SMALL, phases=phases, exits=settings.exits and (1, 2))
         case Windows():
-            return replace(settings, steps=2, batch=2, length=32)
+            own = {"texts": 8} if hasattr(settings, "texts") else {}  # that the target writes to learn from
+            return replace(settings, steps=2, batch=2, length=32, **own)
         case sentence_pairs.Pairs():
             return replace(settings, steps=3, pairs=40, batch=4)
         case Search():
@@ -73,6 +75,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sentence_pairs, "COUNT", 4)
         patch.setattr(sentence_pairs, "TRIALS", 1)
+        for module in {sys.modules[recipe.measure.__module__] for recipe in making.recipes().values()}:
+            if hasattr(module, "LIMIT"):
+                patch.setattr(module, "LIMIT", 8)  # tokens of the texts that figures are counted in
         shelf = SmallShelf(tmp_path_factory.mktemp("shelf"))
         small = {name: replace(each, settings=shortened(each.settings)) for name, each in making.recipes().items()}
         state = torch.get_rng_state()

@@ -1,7 +1,6 @@
 """EAGLE: a drafter that continues the target's features, in a tree of its best ranks."""
 
-from reference_impls.testing.case import Case
-from reference_impls.testing.tiny import ranks
+from reference_impls.testing.case import Case, ranks
 
 CASE = Case(
     options=lambda scene: {"choices": ranks(scene)},

@@ -1,7 +1,6 @@
 """Medusa: heads that guess the tokens after the next one, in a tree of their best ranks."""
 
-from reference_impls.testing.case import Case
-from reference_impls.testing.tiny import ranks
+from reference_impls.testing.case import Case, ranks
 
 CASE = Case(
     options=lambda scene: {"choices": ranks(scene)},

@@ -10,7 +10,7 @@ import pytest
 import torch
 from defaults import defaults_of
 
-from accelgen.measuring.counterexamples import jacobi_by_index
+from accelgen.measuring.published_rules import jacobi_by_index
 from reference_impls.baselines.autoregressive import generate as autoregressive
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler

@@ -24,7 +24,7 @@ from reference_impls.testing import SUITES
 from reference_impls.testing.case import Scene
 from reference_impls.testing.checks import Check
 from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
-from reference_impls.testing.tiny import BUILDERS, flat_model, language_model, varied_model
+from reference_impls.testing.tiny import drafter, flat_model, language_model, varied_model
 
 MUTANTS = [
     (
@@ -58,7 +58,7 @@ LIMIT = 20
 def pair(guess: Any = "random") -> tuple[LanguageModel, LanguageModel]:
     """A target and its drafter."""
     target = varied_model()
-    return target, BUILDERS["drafter"](Scene(target, [5, 3, 8, 1], 3, guess))
+    return target, drafter(Scene(target, [5, 3, 8, 1], 3, guess))
 
 
 def run(fallback: float, rollback: float, guess: Any = "random", prompt: Sequence[int] = (5, 3, 8, 1)) -> Generation:

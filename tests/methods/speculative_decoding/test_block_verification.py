@@ -14,7 +14,7 @@ from defaults import defaults_of
 from layer_tokens import layer_tokens
 from torch import Tensor
 
-from accelgen.measuring.counterexamples import block_by_products
+from accelgen.measuring.published_rules import block_by_products
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.verify import verify_chain
 from reference_impls.speculative_decoding.block_verification import generate, prefix_weights, verify_block

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from defaults import defaults_of
 from torch import nn
 
-from accelgen.measuring.counterexamples import cold_path_warm_leaf
+from accelgen.measuring.published_rules import cold_path_warm_leaf
 from accelgen.training.quality import feature_accuracy
 from reference_impls.core.cache import Cache
 from reference_impls.core.layers import Shape

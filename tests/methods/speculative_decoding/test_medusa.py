@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from defaults import defaults_of
 
-from accelgen.measuring.counterexamples import draw_per_path
+from accelgen.measuring.published_rules import draw_per_path
 from reference_impls.baselines.autoregressive import generate as autoregressive
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler

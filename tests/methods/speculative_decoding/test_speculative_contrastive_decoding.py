@@ -24,7 +24,7 @@ from reference_impls.testing.case import Scene
 from reference_impls.testing.checks import Check
 from reference_impls.testing.exactness import PAIRS
 from reference_impls.testing.laws import Law, autoregressive_law, exact_law, total_variation
-from reference_impls.testing.tiny import BUILDERS, flat_model, language_model, table_model, varied_model
+from reference_impls.testing.tiny import drafter, flat_model, language_model, table_model, varied_model
 
 MUTANTS = [
     ("residual-of-the-expert", "residual(c[kept], q[kept])", "residual(sampler.probs(expert[kept]), q[kept])"),
@@ -222,7 +222,7 @@ def test_without_mask_and_contrast_each_step_is_one_of_speculative_sampling(monk
 
 def pair(guess: Any = "random", prompt: Sequence[int] = PROMPT) -> tuple[LanguageModel, LanguageModel]:
     target = varied_model()
-    return target, BUILDERS["drafter"](Scene(target, prompt, 3, guess))
+    return target, drafter(Scene(target, prompt, 3, guess))
 
 
 @pytest.mark.parametrize("guess", ["random", "noisy", "perfect"])

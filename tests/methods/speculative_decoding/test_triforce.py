@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,10 +12,11 @@ import torch
 from defaults import defaults_of
 from torch import Tensor
 
-from accelgen.measuring.counterexamples import refill_from_target, two_levels
+from accelgen.measuring.counterexamples import two_levels
+from accelgen.measuring.published_rules import refill_from_target
 from reference_impls.baselines.autoregressive import generate as decode
 from reference_impls.core.cache import Cache
-from reference_impls.core.generation import Generation
+from reference_impls.core.generation import Generation, Step
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -61,6 +63,8 @@ MUTANTS = [
     ("budget-overrun", "min(built, budget - len(newest))", "built"),
     ("retrieved-once-and-for-all", "if len(full) - built >= stride or rate < threshold:", "if built < 0:"),
     ("drafting-passes-of-one-level", "passes += gamma + 1", "passes += gamma"),
+    ("acceptance-of-the-last-step-alone", "(rate + kept / len(draft)) / 2 if", "kept / len(draft) if"),
+    ("acceptance-never-begins-anew", "budget, chunk), 1.0", "budget, chunk), rate"),
 ]
 
 PROMPT = [5, 3, 8, 1, 0, 2, 7, 7, 9, 4, 6, 10, 1, 3]
@@ -291,6 +295,39 @@ def test_poor_acceptance_calls_for_a_retrieval(threshold: float, monkeypatch: py
     own = {**SMALL, "budget": 64, "stride": 60}
     run = generate(varied_model(), PROMPT, 24, drafter=drafter, sampler=Sampler(0), threshold=threshold, **own)
     assert len(calls) == (len(run.steps) if threshold else 1)
+
+
+def due(steps: Sequence[Step], start: int, stride: int, threshold: float, share: float = 0.5) -> list[int]:
+    """The lengths of the full cache at which a retrieval is due; `share` is what the last step counts for."""
+    found, built, rate, length = list[int](), -stride, 1.0, start - 1
+    for step in steps:
+        length += len(step.emitted)
+        rate = (1 - share) * rate + share * step.kept / len(step.drafted) if step.drafted else rate
+        if length - built >= stride or rate < threshold:
+            found.append(length)
+            built, rate = length // SMALL["chunk"] * SMALL["chunk"], 1.0  # whole chunks are scored
+    return found
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.6])
+def test_acceptance_rolls_and_begins_anew_with_each_retrieval(
+    threshold: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+
+    def noted(middle: ShortCache, full: Cache, *given: Any) -> int:
+        found.append(len(full))
+        return retrieve(middle, full, *given)
+
+    monkeypatch.setattr(triforce, "retrieve", noted)
+    drafter, prompt = language_model(11, layers=1, seed=1001), PROMPT * 6
+    own = {**SMALL, "budget": 42, "stride": 40, "threshold": threshold}
+    run = generate(varied_model(), prompt, 60, drafter=drafter, sampler=Sampler(1.0), **own)
+    whole = run.steps[:-1]  # the last one may be cut
+    wanted = due(whole, len(prompt), 40, threshold)
+    assert found[: len(wanted)] == wanted
+    assert len(found) <= len(wanted) + 1
+    assert wanted != due(whole, len(prompt), 40, threshold, share=1.0), "the last step alone would say the same"
 
 
 @pytest.mark.parametrize("prompt", [PROMPT, [2], PROMPT * 4])
