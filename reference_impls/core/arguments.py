@@ -6,10 +6,13 @@ import functools
 import inspect
 import reprlib
 from collections.abc import Callable, Collection, Sequence
-from math import isnan
+from math import inf, isinf, isnan
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Tensor
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,14 +32,18 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         for name, value in signature.bind(*args, **kwargs).arguments.items():
-            hint = hints().get(name)
-            if not fits(value, hint):
-                raise TypeError(f"{name} is {shown(value)}; it must be {words(hint)}")
-            if isinstance(value, Real) and isnan(value):
-                raise ValueError(f"{name} is not a number (NaN); it must be {words(hint)}")
+            check_kind(name, value, hints().get(name))
         return function(*args, **kwargs)
 
     return called
+
+
+def check_kind(name: str, value: object, hint: Any) -> None:
+    """Raise TypeError, by its name, for a value of another kind than an annotation asks for; ValueError for NaN."""
+    if not fits(value, hint):
+        raise TypeError(f"{name} is {shown(value)}; it must be {words(hint)}")
+    if isinstance(value, Real) and isnan(value):
+        raise ValueError(f"{name} is not a number (NaN); it must be {words(hint)}")
 
 
 def fits(value: object, hint: Any) -> bool:
@@ -74,3 +81,38 @@ def shown(value: object) -> str:
         return reprlib.repr(value)
     shape = getattr(value, "shape", None)
     return f"a {type(value).__name__}" + (f" of shape {[*shape]}" if isinstance(shape, tuple) else "")
+
+
+def check_range(low: float, high: float = inf, **numbers: float) -> None:
+    """Raise ValueError for a number that is not finite or lies outside of [low, high], by its name."""
+    for name, number in numbers.items():
+        if not low <= number <= high or isinf(number):
+            wanted = f"at least {low}" if high == inf else f"from {low} to {high}"
+            raise ValueError(f"{name} is {number}; give a number {wanted}")
+
+
+def check_texts(
+    vocab: int, least: int, *, padding: int | None = None, never: int | None = None, **texts: Tensor
+) -> None:
+    """Raise ValueError, by their name, for texts [batch, n] that nothing can be learnt from.
+
+    Each row needs `least` tokens beside the `padding`, all of the vocabulary, and none that the model can `never`
+    write. For training alone: to look into a tensor is to wait for its device.
+    """
+    for name, tokens in texts.items():
+        if tokens.dim() != 2 or tokens.dtype != torch.long or not len(tokens):
+            raise ValueError(f"{name} is {shown(tokens)} of {tokens.dtype}; give token ids [batch, n] of torch.long")
+        wrong = tokens[(tokens < 0) | (tokens >= vocab)].tolist()
+        if wrong:
+            raise ValueError(f"{name} has the token id {wrong[0]}, outside the model's vocabulary of {vocab}")
+        if never is not None and bool((tokens == never).any()):
+            raise ValueError(f"{name} has the token id {never}, which the model never writes: leave it out")
+        found = int((tokens != padding).sum(-1).min()) if padding is not None else tokens.shape[1]
+        if found < least:
+            raise ValueError(f"{name} has a text of {found} tokens, too short to learn from: give at least {least}")
+
+
+def check_pairs(model: Any, source: Tensor, target: Tensor, *, never: int) -> None:
+    """Raise ValueError for padded sources and targets [batch, n] that nothing can be learnt from, as `check_texts`."""
+    check_texts(model.shape.vocab, 1, padding=model.pad, source=source)
+    check_texts(model.shape.vocab, 1, padding=model.pad, never=never, target=target)

@@ -66,7 +66,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_pairs, check_range, checked
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.layers import Shape
 from reference_impls.core.lengths import lengths_around, real_places
@@ -213,7 +213,12 @@ def loss(
     """Training loss in nats a token, of padded sources [batch, source] and targets [batch, target].
 
     The chain's negative log-likelihood, and `weight` (lambda) times the smoothed cross-entropy of the logits alone.
+    Raises ValueError for texts without a token, for what is no token, and for options out of range.
     """
+    check_pairs(model, source, target, never=model.end)
+    check_options(model, beam, candidates=1, teacher=None)
+    check_range(0, weight=weight)
+    check_range(0, 1, smoothing=smoothing)
     real = target != model.pad
     states = model.fill(real, model.encode(source, source != model.pad))
     logits = states @ model.embedding.T  # [batch, target, vocab]

@@ -74,7 +74,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_pairs, check_range, checked
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.layers import Attention, Norm, Shape, attention_mask
 from reference_impls.core.rescoring import check_teacher, teacher_laws, text_log_p, with_end
@@ -228,10 +228,22 @@ def example() -> dict[str, Any]:
 
 @checked
 def loss(model: FertilityModel, source: Tensor, target: Tensor, fertility: Tensor) -> Tensor:
-    """L_KD in nats a target word, of padded sources and targets and the aligner's fertilities [batch, source]."""
+    """L_KD in nats a target word, of padded sources and targets and the aligner's fertilities [batch, source].
+
+    Raises ValueError for texts without a token, and for what is no token or no fertility.
+    """
+    check_plans(model, source, target, fertility)
     inputs, memory, scores = model.consider(source, source != model.pad)
     logits, _ = model.write(inputs, fertility, memory)
     return supervised(model, source, target, fertility, scores=scores, logits=logits) / (target != model.pad).sum()
+
+
+def check_plans(model: FertilityModel, source: Tensor, target: Tensor, fertility: Tensor) -> None:
+    """Raise ValueError for texts that nothing can be learnt from, and for fertilities that do not sum to the words."""
+    check_pairs(model, source, target, never=model.end)
+    whole = fertility.shape == source.shape and fertility.dtype == torch.long and not bool((fertility < 0).any())
+    if not whole or not torch.equal(fertility.sum(-1), (target != model.pad).sum(-1)):
+        raise ValueError("fertility must say of each token in source how many words of the target come from it")
 
 
 def supervised(
@@ -268,7 +280,13 @@ def fine_tuning_loss(
     sampler: Sampler,
     weight: float = 0.25,
 ) -> Tensor:
-    """The loss of fine-tuning in nats a target word; its gradient is a one-sample estimate. `weight` is lambda."""
+    """The loss of fine-tuning in nats a target word; its gradient is a one-sample estimate. `weight` is lambda.
+
+    Raises ValueError as `loss` does, for a `weight` outside of [0, 1], and for a teacher that cannot read the texts.
+    """
+    check_plans(model, source, target, fertility)
+    check_range(0, 1, weight=weight)
+    check_teacher(teacher, model)
     source_real = source != model.pad
     inputs, memory, scores = model.consider(source, source_real)
     taught = teacher.encode(source, source_real)

@@ -56,7 +56,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_range, check_texts, checked
 from reference_impls.core.drafting import best_guesses, check_guesses
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Shape
@@ -153,7 +153,11 @@ def loss(target: LanguageModel, heads: BlockHeads, tokens: Tensor, only: int | N
     """Cross-entropy of head i against the token i + 2 places ahead, for tokens [batch, n]; the target is frozen.
 
     The mean over all heads i = 0, …, k - 2, or head `only`: the paper saves memory by drawing one for each batch.
+    Raises ValueError for texts that end before the last head's token, and for a head that is not there.
     """
+    check_texts(target.shape.vocab, heads.k + 1, tokens=tokens)
+    if only is not None:
+        check_range(0, heads.k - 2, only=only)
     with torch.no_grad():
         features = target.norm(target.run(target.embed(tokens[:, :-2])))
     losses = []
