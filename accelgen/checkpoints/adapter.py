@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from reference_impls.core.layers import Shape, as_tensor
+from reference_impls.core.layers import Shape, as_tensor, check_last
 
 MASKABLE = ("eager", "sdpa")  # the kinds of attention that take a mask of any form; flash attention takes none
 GROWING = {"dynamic", "longrope"}  # rotary angles that change, also of tokens read before, as a text grows
@@ -118,6 +118,7 @@ class TransformersModel:
         (row) sees which new token (column); the default is the causal triangle; the cache is always visible. Raises
         ValueError where the model's kind of attention or of positions cannot do what they ask.
         """
+        check_last(last)
         row = as_tensor(tokens, self.shape.vocab, self._inputs).to(self._inputs)[None]  # [1, tokens]
         past, new = 0 if cache is None else len(cache), row.shape[1]
         end = self.shape.positions

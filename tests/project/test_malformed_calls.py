@@ -17,6 +17,7 @@ from reference_impls.core.batch import Batch
 from reference_impls.core.cache import Cache
 from reference_impls.core.device import find_device
 from reference_impls.core.from_transformers import from_transformers
+from reference_impls.core.generation import Generation, Step
 from reference_impls.core.lengths import LengthPredictor
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -59,6 +60,15 @@ CALLS = {
     "parent": [lambda v: Tree().add(0, v), "root", 0, -2, None, 0.5],
     "token": [lambda v: Tree().add(v), "a", None, 0.5],
     "rows": [lambda v: Batch(MODEL, v), 0, 1.5, None, "2"],
+    "tokens of a batch": [Batch(MODEL, 2), None, 3, "ab", [[0]], [0, 1], [[1.5], [0]], ["a", "b"]],
+    "lengths": [lambda v: Batch(MODEL, 2).crop(v), None, 3, "12", [1], [1, -1], [1, 0.5], [math.nan, 1]],
+    "rows to keep": [lambda v: Batch(MODEL, 2).keep(v), None, 0, "01", [], [2], [-1], [0.5]],
+    "last": [lambda v: MODEL([0, 1], last=v), 0, -1, 1.5, "2", math.nan],
+    "last of a batch": [lambda v: Batch(MODEL, 2)([[0], [1]], last=v), 0, -1, 1.5, "2"],
+    "step": [lambda v: Generation().add(v, 3), None, [1], 1],
+    "emitted": [lambda v: Generation().add(Step(v), 3), None, 1, "ab", [0.5], [None], torch.zeros(2)],
+    "limit": [lambda v: Generation().add(Step([1]), v), None, "3", 2.5, -1, math.nan],
+    "eos": [lambda v: Generation().add(Step([1]), 3, v), "</s>", 2.0, [0.5], [None], torch.zeros(2)],
     "model of a batch": [lambda v: Batch(v, 2), None, "gpt2"],
     "device": [find_device, 3, None, "abacus"],
     "model of transformers": [from_transformers, None, "gpt2", MODEL],
