@@ -68,7 +68,7 @@ from torch import Tensor, nn
 
 from reference_impls.core.arguments import check_range, check_texts, checked
 from reference_impls.core.cache import Cache
-from reference_impls.core.drafting import check_draft, check_vocabulary, siblings
+from reference_impls.core.drafting import check_vocabulary, siblings
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Block, Shape, attention_mask
 from reference_impls.core.model import LanguageModel
@@ -103,7 +103,7 @@ def generate(
     Raises ValueError for choices that are no tree and for models of different vocabularies.
     """
     choices = check_choices(choices, target.shape.vocab)
-    check_draft(len(choices), target, drafter)
+    check_vocabulary(target, drafter)
     check_length(target, prompt, limit)
     result, tokens, cache, draft_cache = Generation(), list(prompt), target.new_cache(), drafter.new_cache()
     features = None  # of the target, at the committed tokens that the drafter has not read
