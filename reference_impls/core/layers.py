@@ -34,7 +34,7 @@ class Shape:
     qk_norm: bool = False  # queries and keys are normalised in each head, as in Qwen3
     rope_rates: tuple[float, ...] = ()  # radians a position for each pair, where they are not powers of rope_theta
     rope_scale: float = 1.0  # of rotated queries and of rotated keys, as YaRN has it
-    positions: int | None = None  # how many there are; None where no place is the last, as with rotation
+    positions: int | None = None  # how many there are; None where no place is the last, as with most rotations
 
 
 def as_tensor(tokens: Sequence[int] | Tensor, vocab: int, device: torch.device) -> Tensor:
