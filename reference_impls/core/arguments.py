@@ -16,6 +16,7 @@ from torch import Tensor
 
 P = ParamSpec("P")
 R = TypeVar("R")
+KINDS: dict[Any, type] = {int: Integral, float: Real, bool: bool, str: str, NoneType: NoneType}
 PLAIN = (NoneType, int, float, str, bytes, list, tuple, dict)
 
 
@@ -53,12 +54,8 @@ def fits(value: object, hint: Any) -> bool:
         return any(fits(value, part) for part in parts)
     if kind in (Sequence, Collection):
         return isinstance(value, kind) and not isinstance(value, str) and all(fits(one, parts[0]) for one in value)
-    if hint in (int, float):
-        return isinstance(value, Integral if hint is int else Real)
-    if hint is str:
-        return isinstance(value, str)
-    if hint is NoneType:
-        return value is None
+    if hint in KINDS:
+        return isinstance(value, KINDS[hint])
     own = isinstance(hint, type) and hint.__module__ not in ("builtins", "typing")
     return not (own and isinstance(value, PLAIN))
 
@@ -71,7 +68,7 @@ def words(hint: Any) -> str:
     if kind in (Sequence, Collection):
         whole = parts[0] is int  # what prompts are, and what people give in place of token ids
         return "a list of whole numbers, as a tokenizer or Tensor.tolist() gives them" if whole else "a list"
-    known = {int: "a whole number", float: "a number", str: "a text", NoneType: "None"}
+    known = {int: "a whole number", float: "a number", bool: "True or False", str: "a text", NoneType: "None"}
     return known.get(hint, f"a {hint.__name__}")
 
 
@@ -84,11 +81,11 @@ def shown(value: object) -> str:
 
 
 def check_range(low: float, high: float = inf, **numbers: float) -> None:
-    """Raise ValueError for a number that is not finite or lies outside of [low, high], by its name."""
+    """Raise ValueError, by its name, for what is no number, is not finite or lies outside of [low, high]."""
     for name, number in numbers.items():
-        if not low <= number <= high or isinf(number):
+        if not isinstance(number, Real) or not low <= number <= high or isinf(number):
             wanted = f"at least {low}" if high == inf else f"from {low} to {high}"
-            raise ValueError(f"{name} is {number}; give a number {wanted}")
+            raise ValueError(f"{name} is {shown(number)}; give a number {wanted}")
 
 
 def check_texts(

@@ -218,6 +218,7 @@ class ThresholdEstimator:
     Row 0 of `shapes` [2, 2] is the law of disagreement, row 1 that of agreement; columns are alpha and beta.
     """
 
+    @checked
     def __init__(self, zeta: float = 0.4, trust: float = 1.0) -> None:
         if not (0 <= zeta <= 1 and 0 <= trust <= 1):
             raise ValueError(f"zeta is {zeta} and trust is {trust}; both must lie between 0 and 1")

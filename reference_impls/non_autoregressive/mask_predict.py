@@ -155,7 +155,9 @@ def check_options(model: ConditionalMaskedModel, iterations: int, candidates: in
 class ConditionalMaskedModel(EncoderDecoder):
     """A translation model whose decoder fills in masked places, and which predicts the length of its translation."""
 
+    @checked
     def __init__(self, shape: Shape, longest: int, *, pad: int, mask_id: int) -> None:
+        check_range(0, shape.vocab - 1, pad=pad, mask_id=mask_id)
         super().__init__(shape, longest)
         self.pad, self.mask_id = pad, mask_id
         self.lengths = LengthPredictor(shape.dim, longest)

@@ -145,7 +145,9 @@ def check_options(model: StructuredModel, beam: int, candidates: int, teacher: E
 class StructuredModel(EncoderDecoder):
     """A translation model that decodes in parallel, with a chain of transitions on top."""
 
+    @checked
     def __init__(self, shape: Shape, longest: int, *, pad: int, end: int, rank: int = 32, dynamic: bool = True) -> None:
+        check_range(0, shape.vocab - 1, pad=pad, end=end)
         super().__init__(shape, longest)
         self.pad, self.end = pad, end
         self.transitions = Transitions(shape.vocab, shape.dim, rank, dynamic=dynamic)
@@ -170,8 +172,10 @@ class StructuredModel(EncoderDecoder):
 class Transitions(nn.Module):
     """Scores of neighbouring tokens: two tables [vocab, rank] and, if dynamic, a network between them."""
 
+    @checked
     def __init__(self, vocab: int, dim: int, rank: int, *, dynamic: bool = True) -> None:
         super().__init__()
+        check_range(1, vocab=vocab, dim=dim, rank=rank)
         self.rank, self.dynamic = rank, dynamic
         self.before = nn.Parameter(torch.randn(vocab, rank) * rank**-0.5)  # E_1
         self.after = nn.Parameter(torch.randn(vocab, rank) * rank**-0.5)  # E_2

@@ -154,8 +154,7 @@ def check_options(model: FertilityModel, decoding: str, teacher: EncoderDecoder 
     """One clear sentence for options that cannot work."""
     if decoding not in get_args(Decoding):
         raise ValueError(f"decoding is {decoding!r}; choose argmax, average or noisy")
-    if samples < 1:
-        raise ValueError(f"samples is {samples}; at least 1 plan must be drawn")
+    check_range(1, samples=samples)
     if decoding == "noisy" and teacher is None:
         raise ValueError("noisy decoding needs a teacher to choose among its texts: give teacher=, or choose argmax")
     if teacher is not None:
@@ -166,6 +165,8 @@ class FertilityModel(EncoderDecoder):
     """A translation model that plans how often each source word is copied, and writes all words in one pass."""
 
     def __init__(self, shape: Shape, longest: int, *, pad: int, end: int, most: int = 9) -> None:
+        check_range(0, shape.vocab - 1, pad=pad, end=end)
+        check_range(1, most=most)
         super().__init__(shape, longest)
         self.pad, self.end = pad, end
         self.fertility = nn.Linear(shape.dim, most + 1)
@@ -302,6 +303,5 @@ def fine_tuning_loss(
         advantage = divergence(*model.write(inputs, drawn, memory))
         advantage -= divergence(*model.write(inputs, average(scores) * source_real, memory))
     log_p = scores.log_softmax(-1).gather(-1, drawn[..., None]).squeeze(-1).where(source_real, 0).sum(-1)
-    reinforced = (advantage * log_p).sum()
     known = supervised(model, source, target, fertility, scores=scores, logits=logits)
-    return (weight * (reinforced + back_propagated) + (1 - weight) * known) / (target != model.pad).sum()
+    return (weight * ((advantage * log_p).sum() + back_propagated) + (1 - weight) * known) / (target != model.pad).sum()

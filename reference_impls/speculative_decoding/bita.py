@@ -187,6 +187,7 @@ class Prompted:
 class BidirectionalTuning(nn.Module):
     """All that is trained: keys and values of prompt tokens in every layer, and the embeddings of the masks."""
 
+    @checked
     def __init__(self, shape: Shape, masks: int = 3, prompts: int = 16) -> None:
         super().__init__()
         if masks < 1 or prompts < 1:

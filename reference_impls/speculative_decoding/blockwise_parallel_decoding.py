@@ -125,11 +125,13 @@ def count_kept(proposal: Sequence[int], drawn: Tensor, p: Tensor, top: int, mini
 class BlockHeads(nn.Module):
     """Heads 2 to k: slices of one wide feed-forward layer, each added to the decoder's normalised output."""
 
+    @checked
     def __init__(self, shape: Shape, k: int = 4, hidden: int | None = None) -> None:
         super().__init__()
         if k < 2:
             raise ValueError(f"k is {k}; a block needs the model's own head and at least one more, so k >= 2")
-        hidden = hidden or 4 * shape.dim
+        hidden = 4 * shape.dim if hidden is None else hidden
+        check_range(1, hidden=hidden)
         self.k = k
         self.up = nn.Parameter(torch.randn(shape.dim, (k - 1) * hidden) * shape.dim**-0.5)
         self.down = nn.Parameter(torch.zeros((k - 1) * hidden, shape.dim))

@@ -187,6 +187,7 @@ def check_acceptance(acceptance: Acceptance, epsilon: float, delta: float) -> No
 class MedusaHeads(nn.Module):
     """k - 1 heads, each a residual SiLU layer and a vocabulary projection of its own."""
 
+    @checked
     def __init__(self, shape: Shape, k: int = 5) -> None:
         super().__init__()
         if k < 2:

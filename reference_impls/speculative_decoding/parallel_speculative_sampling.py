@@ -119,6 +119,7 @@ def generate(
 class LookAhead(nn.Module):
     """The embeddings [length, dim] of the look-ahead tokens, nearest first: all that is trained."""
 
+    @checked
     def __init__(self, shape: Shape, length: int = 8) -> None:
         super().__init__()
         if length < 1:

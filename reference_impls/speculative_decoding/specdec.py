@@ -97,6 +97,7 @@ def generate(
     ValueError for options that cannot work, a limit beyond the model's positions, or models of different vocabularies.
     """
     check_draft(gamma, model, drafter)
+    check_range(0, model.shape.vocab - 1, eos=eos)
     check_options(model, limit, beta, tau)
     greedy, result, tokens = Sampler(temperature=0), Generation(), list[int]()
     memory, draft_memory, cache = model.encode(source), drafter.encode(source), model.new_cache()
@@ -157,7 +158,10 @@ def check_options(model: EncoderDecoder, limit: int, beta: int, tau: float) -> N
 class SpecDrafter(EncoderDecoder):
     """A drafter that fills in masks: a deep encoder, which runs once for a source, and a shallow decoder."""
 
+    @checked
     def __init__(self, shape: Shape, longest: int, *, pad: int, mask_id: int, decoder_layers: int = 2) -> None:
+        check_range(0, shape.vocab - 1, pad=pad, mask_id=mask_id)
+        check_range(1, decoder_layers=decoder_layers)
         super().__init__(shape, longest)
         self.pad, self.mask_id = pad, mask_id
         self.decoder = self.decoder[:decoder_layers]

@@ -1,5 +1,6 @@
 """Public functions told nonsense: each gives a ValueError or a TypeError of one sentence that names the parameter."""
 
+import dataclasses
 import importlib
 import inspect
 import math
@@ -9,6 +10,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 import torch
+from calling import tiny_call
 from torch import Tensor
 
 from accelgen.taxonomy.loading import load_taxonomy
@@ -31,6 +33,7 @@ from reference_impls.testing.case import Scene
 from reference_impls.testing.tiny import language_model, module, sequence_model
 
 MODEL = language_model()
+IDS = [method.id for method in load_taxonomy().methods if method.is_implemented]
 METHODS = [importlib.import_module(method.module) for method in load_taxonomy().methods if method.is_implemented]
 LOSSES = [
     getattr(module, name)
@@ -213,3 +216,61 @@ def test_losses_at_numbers_out_of_range_are_finite_or_one_sentence(loss, name):
         assert all(finite_or_named(loss, name, number) for number in (-0.5, -math.inf, math.inf, math.nan))
     else:
         finite_or_named(loss, name, -1)
+
+
+# ---- options of methods, and of their parts -----------------------------------------------------------------------
+
+
+def numbers(function) -> list[str]:
+    """The parameters that are numbers, or may be one."""
+    hints = get_type_hints(function)
+    return [name for name, hint in hints.items() if name != "return" and {hint, *get_args(hint)} & {int, float}]
+
+
+def vocabulary(given: dict[str, object]) -> int:
+    return (given.get("target") or given["model"]).shape.vocab
+
+
+@pytest.mark.parametrize(
+    ("id", "module", "name"),
+    [
+        pytest.param(id, m, name, id=f"{id}-{name}")
+        for id, m in zip(IDS, METHODS, strict=True)
+        for name in numbers(m.generate)
+    ],
+)
+def test_an_option_at_any_number_is_refused_by_its_name_or_gives_a_text(id, module, name):
+    for value in (-1, 0, 1, 50, -0.5, 2.5, math.inf, -math.inf, math.nan):
+        given = tiny_call(id, module.generate) | {name: value}
+        found = answer(lambda given=given: module.generate(**given))
+        if isinstance(found, Exception):
+            assert re.search(rf"\b{name}\b", str(found)), f"{name} = {value}: {found}"
+            assert "\n" not in str(found)
+            continue
+        assert not math.isnan(value)
+        for row in found if isinstance(found, list) else [found]:
+            assert all(0 <= token < vocabulary(given) for token in row.tokens)
+
+
+def parts() -> list[object]:
+    """The classes of methods that are made with numbers, and each such number."""
+    own = [(module, thing) for module in METHODS for thing in vars(module).values() if inspect.isclass(thing)]
+    return [
+        pytest.param(kind, name, id=f"{kind.__name__}-{name}")
+        for module, kind in own
+        if kind.__module__ == module.__name__ and not dataclasses.is_dataclass(kind) and "__init__" in vars(kind)
+        for name in numbers(kind.__init__)
+    ]
+
+
+@pytest.mark.parametrize(("kind", "name"), parts())
+def test_a_part_is_not_made_with_a_number_that_cannot_be(kind, name):
+    known = {"shape": MODEL.shape, "model": MODEL, "longest": 5, "shortest": 1, "references": [[1, 2]]}
+    known |= dict.fromkeys(("pad", "end", "mask_id", "dim", "rank", "vocab"), 2)
+    needed = [p.name for p in inspect.signature(kind).parameters.values() if p.default is p.empty]
+    given = {need: known[need] for need in needed}
+    kind(**given)
+    for value in (-1, math.nan, math.inf, -math.inf, "two", None):
+        found = answer(lambda value=value: kind(**given | {name: value}))
+        if value is not None or isinstance(found, Exception):
+            assert re.search(rf"\b{name}\b", str(found)), f"{name} = {value}: {found}"
