@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from reference_impls.core.layers import Shape, as_tensor
+from reference_impls.core.layers import Shape, as_tensor, check_last
 
 MASKABLE = ("eager", "sdpa")  # the kinds of attention that take a mask of any form; flash attention takes none
-GROWING = {"dynamic", "longrope"}  # rotary angles that change, also of tokens read before, as a text grows
 TABLES = ("wpe", "embed_positions", "position_embeddings")  # how families call a table of positions
 LAYERED = frozenset({"blocks", "embed", "embedding", "fill", "head", "logits", "norm", "project", "run", "turn"})
 
@@ -69,8 +68,12 @@ class TransformersModel:
     one gets the same logits from the last all-reduce, and draws with the same seed, so all decide alike. So give every
     process the same prompt, options and seed.
 
-    Raises ValueError for a model in training mode, an encoder-decoder, one whose rotary angles change with the text's
-    length, and one that has more to roll back than keys and values, such as the state of a linear-attention layer.
+    Dynamic and longrope angles change, also of tokens read before, where a text grows past the model's original length:
+    there a pass over several tokens would write another text than one after another. So such a model has no positions
+    beyond that length here; up to it, its angles are fixed.
+
+    Raises ValueError for a model in training mode, an encoder-decoder, and one that has more to roll back than keys and
+    values, such as the state of a linear-attention layer.
     """
 
     def __init__(self, model: Any, *, device: torch.device | str | None = None, vocab: int | None = None) -> None:
@@ -118,12 +121,14 @@ class TransformersModel:
         (row) sees which new token (column); the default is the causal triangle; the cache is always visible. Raises
         ValueError where the model's kind of attention or of positions cannot do what they ask.
         """
+        check_last(last)
         row = as_tensor(tokens, self.shape.vocab, self._inputs).to(self._inputs)[None]  # [1, tokens]
         past, new = 0 if cache is None else len(cache), row.shape[1]
         end = self.shape.positions
-        if positions is None and end is not None and past + new > end:
+        reach = past + new if positions is None else int(positions.max()) + 1
+        if end is not None and reach > end:
             name = type(self.model).__name__
-            raise ValueError(f"{name} has {end} positions, and the text is {past + new} tokens long: ask for fewer")
+            raise ValueError(f"{name} has {end} positions, and the text is {reach} tokens long: ask for fewer")
         extra: dict[str, Any] = {}
         if positions is not None:
             extra["position_ids"] = self._positions(positions)
@@ -168,11 +173,19 @@ def _entry(embedding: Any) -> torch.device:
 
 
 def _positions(model: Any, config: Any) -> int | None:
-    """How many positions a model has if it looks them up in a table, learned or fixed; None where it computes them."""
+    """How many positions a model has; None where no place is the last.
+
+    It has so many as its table, learned or fixed, or as it has angles that do not change with the text's length.
+    """
     tables = [name for name, part in model.named_modules() if isinstance(part, nn.Embedding)]
     tables += [name for name, _ in model.named_buffers()]
     looked_up = any(name.rpartition(".")[2] in TABLES for name in tables)
-    return config.max_position_embeddings if looked_up else None
+    ropes = getattr(config, "rope_parameters", None) or {}
+    every = [rope for rope in (ropes, *ropes.values()) if isinstance(rope, dict)]  # for all layers, or for each kind
+    kinds = {rope.get("rope_type"): rope for rope in every}
+    ends = [config.max_position_embeddings] if looked_up or "dynamic" in kinds else []
+    ends += [kinds["longrope"]["original_max_position_embeddings"]] if "longrope" in kinds else []
+    return min(ends, default=None)
 
 
 def _window(model: Any, config: Any) -> int | None:
@@ -182,13 +195,6 @@ def _window(model: Any, config: Any) -> int | None:
         raise ValueError(f"{name} is an encoder-decoder; the adapter takes decoders, …ForCausalLM")
     if model.training:
         raise ValueError(f"{name} is in training mode, where dropout would change its law: call its eval() first")
-    ropes = getattr(config, "rope_parameters", None) or {}
-    for rope in (ropes, *ropes.values()):  # one for all layers, or one for each kind of layer
-        if isinstance(rope, dict) and rope.get("rope_type") in GROWING:
-            raise ValueError(
-                f"{name} has {rope['rope_type']} rotary angles, which change with the length of the text: a pass over "
-                "several tokens would write another text than one after another; choose a model with fixed angles"
-            )
     kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}
     if not kinds <= {DynamicLayer, DynamicSlidingWindowLayer} or getattr(config, "attention_chunk_size", None):
         raise ValueError(f"{name} remembers more than keys and values, or in chunks, and cannot take guesses back")

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from accelgen.exports.bundle import bundle, method_files
+from accelgen.exports.formulas import in_plain_text
 from accelgen.project.places import REFERENCE, TOOL
 from accelgen.taxonomy.schema import Method
 
@@ -133,11 +134,11 @@ def _card(id: str, folder: str, method: Method | None) -> str:
     paper = method and f"The method is that of {method.paper.title} ({method.paper.year}), {method.paper.url}."
     return _CARD.format(
         name=method.name if method else "Autoregressive decoding",
-        summary=summary.partition("\n\n")[0],
+        summary=in_plain_text(summary.partition("\n\n")[0]),
         folder=folder,
         call="".join(f"\n    {line}" for line in call),
         options=named,
-        guarantee=f"Guarantee: {method.guarantee}. {method.guarantee_reason}".replace("$", "")
+        guarantee=in_plain_text(f"Guarantee: {method.guarantee}. {method.guarantee_reason}")
         if method
         else "It is the baseline.",
         source=paper or "",

@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from accelgen.checkpoints.naming import check_dtype, local
 from reference_impls import zoo
 from reference_impls.core.device import find_device
 from reference_impls.core.from_transformers import check_config, from_weights, shape_of
@@ -25,7 +26,6 @@ from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
 from reference_impls.zoo.texts import check_unicode
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FILES = ["*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt"]  # to be fetched
 SIZES = (
@@ -185,25 +185,20 @@ def dtype_of(name: torch.dtype | str) -> torch.dtype:
     """The type of this name. Raises ValueError for one that is not supported."""
     if isinstance(name, torch.dtype):
         return name
-    if name not in DTYPES:
-        raise ValueError(f"there is no dtype {name!r} here; choose one of {', '.join(DTYPES)}")
-    return DTYPES[name]
+    check_dtype(name)
+    found: torch.dtype = getattr(torch, name)
+    return found
 
 
 def find(place: str | Path) -> Path:
     """The folder of a checkpoint, fetched from the hub if it is not here. Raises ValueError if it cannot be had."""
-    folder = Path(place).expanduser()
-    if folder.is_dir():
+    if (folder := local(place)) is not None:
         return folder
-    if folder.exists():
-        raise ValueError(f"{place} is a file; name the folder that has the checkpoint's config.json")
-    if isinstance(place, Path) or place.startswith(("/", ".", "~")) or place.count("/") > 1:
-        raise ValueError(f"there is no folder {place}")
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return Path(huggingface_hub.snapshot_download(place, allow_patterns=FILES))
+        return Path(huggingface_hub.snapshot_download(str(place), allow_patterns=FILES))
     except (OSError, ValueError, HfHubHTTPError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(f"there is no folder {place} here, and the hub did not give it ({reason})") from None

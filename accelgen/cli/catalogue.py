@@ -12,6 +12,7 @@ from rich.text import Text
 
 from accelgen import exports
 from accelgen.cli.output import AsJson, OutFile, check_output, console, print_wrapped, write, write_json
+from accelgen.exports.formulas import in_plain_text
 from accelgen.project.places import ROOT, TAXONOMY
 from accelgen.site import docstring
 from accelgen.site.results import read_results, site_address
@@ -57,11 +58,11 @@ def show(id: MethodId, as_json: AsJson = False) -> None:
     screen = console()
     screen.print(Text(entry.name, style="bold"), soft_wrap=True)
     for name, value in _facts(entry).items():
-        print_wrapped(screen, value, indent=LABEL, label=Text(name, style="cyan"))
+        print_wrapped(screen, in_plain_text(value), indent=LABEL, label=Text(name, style="cyan"))
     for title, items in _sections(entry):
         screen.print(Text(f"\n{title}", style="bold"))
         for item in items:
-            print_wrapped(screen, item, indent=2)
+            print_wrapped(screen, in_plain_text(item), indent=2)
 
 
 def cite(

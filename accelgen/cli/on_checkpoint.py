@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from accelgen.checkpoints.naming import check_dtype, local
 from accelgen.cli.outcome import DEFAULTS, Outcome, perform
 from accelgen.cli.own_options import defaults, own_options
 from accelgen.measuring.kinds import Kind
@@ -40,8 +41,6 @@ def run(
 
     Raises ValueError for what cannot be.
     """
-    if kind.unfit:
-        raise ValueError(f"{id} {kind.unfit}; leave out --target")
     places = chosen.get("drafter", [])
     parts = parts_of(id, side.function, given)
     check_drafters(id, parts, len(places))
@@ -57,6 +56,15 @@ def run(
     models = parts.named(target.model, *(drafter.model for drafter in drafters))
     named = {name: ", ".join(value) if isinstance(value, list) else value for name, value in chosen.items()}
     return perform(id, kind, kind.side(side.module, models | plain), text, asked, named | plain, target)
+
+
+def check_words(id: str, kind: Kind, chosen: dict[str, Any]) -> None:
+    """Raise ValueError for what is wrong whatever the models are, before torch is imported."""
+    if kind.unfit:
+        raise ValueError(f"{id} {kind.unfit}; leave out --target")
+    check_dtype(chosen.get("dtype", "float32"))
+    for place in (chosen["target"], *chosen.get("drafter", ())):
+        local(place)
 
 
 def rehearse(id: str, kind: Kind, side: Side, asked: dict[str, Any]) -> None:

@@ -56,6 +56,8 @@ def run(
     asked = {"limit": limit, "temperature": temperature, "seed": seed}
     asked = {name: value for name, value in asked.items() if value is not None}
     kind = KINDS[method.call]
+    if target is not None:
+        on_checkpoint.check_words(id, kind, chosen)
     with waiting(f"running {id}"):
         side = kind.side(importlib.import_module(method.module), {})
         given = parse_options(side.function, ctx.args, id)

@@ -39,7 +39,7 @@ from typing import Any
 
 import torch
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_range, checked
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.seq2seq import EncoderDecoder
@@ -49,6 +49,7 @@ from reference_impls.core.seq2seq import EncoderDecoder
 @checked
 def generate(model: EncoderDecoder, source: Sequence[int], limit: int, *, sampler: Sampler, eos: int) -> Generation:
     """Translate `source` into up to `limit` tokens, one pass of the decoder for each, the first after `eos`."""
+    check_range(0, model.shape.vocab - 1, eos=eos)
     if limit > model.longest:
         raise ValueError(f"limit is {limit}; the model has {model.longest} positions, so ask for no more tokens")
     result, memory, cache, last = Generation(), model.encode(source), model.new_cache(), eos

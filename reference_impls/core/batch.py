@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import checked, fits, shown
 from reference_impls.core.generation import check_length
-from reference_impls.core.layers import attention_mask
+from reference_impls.core.layers import attention_mask, check_last
 from reference_impls.core.model import LanguageModel
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,12 @@ class Batch:
 
         Raises ValueError where the rows are not those of the batch, where all are empty, and for an unknown token.
         """
-        counts, model = list(map(len, self._for_each(tokens))), self.model
+        check_last(last)
+        if not fits(tokens, Sequence[Sequence[int]]) or len(tokens) != len(self):
+            raise ValueError(
+                f"tokens is {shown(tokens)}; give for each of the {len(self)} sequences a list of new ones"
+            )
+        counts, model = list(map(len, tokens)), self.model
         x = model.embed([token for row in tokens for token in row])  # [new, dim], row after row
         ends = [length + count for length, count in zip(self.lengths, counts, strict=True)]
         self._make_room(max(ends))
@@ -89,8 +91,10 @@ class Batch:
 
     def crop(self, lengths: Sequence[int]) -> None:
         """Forget every token of each sequence from its length on. Nothing is copied."""
-        if min(self._for_each(lengths)) < 0:
-            raise ValueError(f"cannot crop sequences to {[*lengths]} tokens")
+        if not fits(lengths, Sequence[int]) or len(lengths) != len(self) or min(lengths) < 0:
+            raise ValueError(
+                f"lengths is {shown(lengths)}; give for each of the {len(self)} sequences 0 tokens or more"
+            )
         self.lengths = list(map(min, self.lengths, lengths))
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -98,8 +102,8 @@ class Batch:
 
         Keys and values are copied where a sequence is to stand in another's place, as far as the longest reaches.
         """
-        if not rows or not all(0 <= row < len(self) for row in rows):
-            raise ValueError(f"cannot keep the sequences {[*rows]} of a batch of {len(self)}")
+        if not fits(rows, Sequence[int]) or not rows or not all(0 <= row < len(self) for row in rows):
+            raise ValueError(f"rows is {shown(rows)}; name sequences to keep, from 0 to {len(self) - 1}")
         if len(rows) > len(self):  # one that goes on in several ways
             self._store = self._store[:, :, list(rows)]
         elif moved := {place: row for place, row in enumerate(rows) if place != row}:
@@ -131,11 +135,6 @@ class Batch:
         capacity = self._store.shape[-2]
         if end > capacity:
             self._store = F.pad(self._store, (0, 0, 0, max(end, 2 * capacity) - capacity))
-
-    def _for_each(self, given: Sequence[T]) -> Sequence[T]:
-        if len(given) != len(self):
-            raise ValueError(f"{len(given)} are given for a batch of {len(self)} sequences")
-        return given
 
 
 def check_rows(target: LanguageModel, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> None:

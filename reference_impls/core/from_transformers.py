@@ -14,7 +14,7 @@ from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-ROPES = ("default", "linear", "llama3", "yarn")  # angles that do not depend on how long the text is
+ROPES = ("default", "linear", "llama3", "yarn", "dynamic", "longrope")  # the last two change behind the original length
 
 # Our tensors and theirs, which are joined and, but for the embedding, turned from [out, in] to [in, out].
 TOP = {"embedding": ("model.embed_tokens.weight",), "norm.weight": ("model.norm.weight",), "head": ("lm_head.weight",)}
@@ -67,7 +67,15 @@ def shape_of(model: Any) -> Shape:
         qk_norm=config.model_type == "qwen3",
         rope_rates=tuple(rotary.inv_freq.tolist()),
         rope_scale=rotary.attention_scaling,
+        positions=original_length(config),
     )
+
+
+def original_length(config: Any) -> int | None:
+    """How long a text may be before dynamic or longrope angles change, also of tokens read before; None for others."""
+    rope = config.rope_parameters
+    ends = {"dynamic": config.max_position_embeddings, "longrope": rope.get("original_max_position_embeddings")}
+    return ends.get(rope.get("rope_type"))
 
 
 def from_weights(
@@ -119,8 +127,7 @@ def check_config(config: Any) -> None:
         raise ValueError("cannot import quantised weights; load the checkpoint in its full precision")
     rope = config.rope_parameters.get("rope_type", "default")
     if rope not in ROPES:
-        fixed = f"{', '.join(ROPES)}, whose angles do not change with the length of the text"
-        raise ValueError(f"cannot import a model with {rope!r} rotary scaling; supported are {fixed}")
+        raise ValueError(f"cannot import a model with {rope!r} rotary scaling; supported are {', '.join(ROPES)}")
     if config.hidden_act != "silu":
         raise ValueError(f"cannot import a model with activation {config.hidden_act!r}; only 'silu' is supported")
     window, layers = getattr(config, "sliding_window", None), getattr(config, "layer_types", None) or ["sliding"]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sized
+from collections.abc import Collection, Sequence, Sized
 from dataclasses import asdict, dataclass, field
+from numbers import Integral
 from typing import Any
+
+from reference_impls.core.arguments import check_kind
 
 Ends = int | Collection[int]  # the token after which a text ends, or several: models may declare more than one
 
 
 def is_end(token: int, eos: Ends | None) -> bool:
     """Whether a text ends with this token."""
-    return token == eos if isinstance(eos, int) else eos is not None and token in eos
+    return token == eos if isinstance(eos, int | Integral) else eos is not None and token in eos
 
 
 def positions_of(model: Any) -> int | None:
@@ -60,8 +63,15 @@ class Generation:
     def add(self, step: Step, limit: int, eos: Ends | None = None) -> bool:
         """Commit a step, cut after the first of `eos` or at `limit` tokens; True while there is more to generate.
 
-        Raises ValueError for the impossible token that `Sampler.draw` makes from logits that are not finite.
+        Raises ValueError for the impossible token that `Sampler.draw` makes from logits that are not finite, and for a
+        limit below 0.
         """
+        check_kind("step", step, Step)
+        check_kind("emitted", step.emitted, Sequence[int])
+        check_kind("limit", limit, int)
+        check_kind("eos", eos, Ends | None)
+        if limit < 0:
+            raise ValueError(f"limit is {limit}; it is how many tokens are asked for, so give 0 or more")
         if any(token < 0 for token in step.emitted):
             place = next(i for i, token in enumerate(step.emitted) if token < 0)
             where = f" after layer {step.layers[place]}" if step.layers else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from operator import index
 
 import torch
@@ -33,7 +34,7 @@ class Shape:
     qk_norm: bool = False  # queries and keys are normalised in each head, as in Qwen3
     rope_rates: tuple[float, ...] = ()  # radians a position for each pair, where they are not powers of rope_theta
     rope_scale: float = 1.0  # of rotated queries and of rotated keys, as YaRN has it
-    positions: int | None = None  # how many there are; None where no place is the last, as with rotation
+    positions: int | None = None  # how many there are; None where no place is the last, as with most rotations
 
 
 def as_tensor(tokens: Sequence[int] | Tensor, vocab: int, device: torch.device) -> Tensor:
@@ -56,6 +57,14 @@ def as_tensor(tokens: Sequence[int] | Tensor, vocab: int, device: torch.device) 
         drawn = "; -1 is what logits that are not finite give: check the weights of the drafter" if wrong == -1 else ""
         raise ValueError(f"token id {wrong} is outside the model's vocabulary of {vocab}{drawn}")
     return torch.tensor(ids, device=device)
+
+
+def check_last(last: int | None) -> None:
+    """Raise ValueError for a number of tokens to read out that is none."""
+    if last is not None and not (isinstance(last, Integral) and last >= 1):
+        raise ValueError(
+            f"last is {last!r}; it is how many of the newest tokens are read out, at least 1, or None for all"
+        )
 
 
 def attention_mask(visible: Tensor | None, past: int, new: int, like: Tensor) -> Tensor | None:

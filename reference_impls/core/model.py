@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache, Past
-from reference_impls.core.layers import Block, Norm, Shape, Turn, as_tensor, attention_mask
+from reference_impls.core.layers import Block, Norm, Shape, Turn, as_tensor, attention_mask, check_last
 
 
 class LanguageModel(nn.Module):
@@ -126,5 +126,6 @@ class LanguageModel(nn.Module):
         visible: Tensor | None = None,
     ) -> Tensor:
         """Next-token logits [..., tokens, vocab], or of the `last` tokens alone. Other arguments as in `run`."""
+        check_last(last)
         x = self.run(self.embed(tokens), cache, positions=positions, visible=visible)
         return self.logits(x if last is None else x[..., -last:, :])

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reference_impls.core.arguments import check_range, checked
 from reference_impls.core.cache import Cache
 from reference_impls.core.layers import Attention, Block, Norm, Shape, as_tensor, attention_mask
 
@@ -62,8 +63,10 @@ class EncoderDecoder(nn.Module):
     Sources and canvases hold up to `longest` tokens. One table of embeddings serves source, canvas and read-out.
     """
 
+    @checked
     def __init__(self, shape: Shape, longest: int) -> None:
         super().__init__()
+        check_range(1, longest=longest)
         self.shape, self.longest = shape, longest
         self.embedding = nn.Parameter(torch.randn(shape.vocab, shape.dim) * shape.dim**-0.5)
         self.positions = nn.Parameter(torch.randn(longest, shape.dim) * shape.dim**-0.5)

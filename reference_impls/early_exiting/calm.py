@@ -64,7 +64,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_texts, checked
 from reference_impls.core.exits import layer_states, layerwise_cross_entropy, top_two_gap
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Norm, Shape
@@ -154,15 +154,19 @@ def check_options(
     decay: float | None,
 ) -> None:
     """One clear sentence for options that cannot work."""
-    depth = target.shape.layers
-    if list(exits) != sorted(set(exits)) or any(not 0 < e < depth for e in exits):
-        raise ValueError(f"exits are {list(exits)}; they must be increasing layers between 1 and {depth - 1}")
+    check_exits(exits, target.shape.layers)
     if measure not in ("softmax", "saturation", "classifier"):
         raise ValueError(f"measure is {measure!r}; it must be 'softmax', 'saturation' or 'classifier'")
     if measure == "classifier" and classifier is None:
         raise ValueError("measure is 'classifier' but no classifier is given: pass classifier=ExitClassifier(...)")
     if decay is not None and not 0 <= decay < math.inf:
         raise ValueError(f"decay is {decay}; it must be 0 or a positive number, or None for a constant threshold")
+
+
+def check_exits(exits: Sequence[int], layers: int) -> None:
+    """Raise ValueError for exits that are not increasing layers below the last."""
+    if list(exits) != sorted(set(exits)) or any(not 0 < layer < layers for layer in exits):
+        raise ValueError(f"exits are {list(exits)}; they must be increasing layers between 1 and {layers - 1}")
 
 
 class ExitClassifier(nn.Module):
@@ -190,14 +194,25 @@ def example() -> dict[str, Any]:
 
 @checked
 def loss(target: LanguageModel, tokens: Tensor) -> Tensor:
-    """Next-token cross-entropy of every layer of tokens [batch, n], weighted by the layer's number (equation 6)."""
+    """Next-token cross-entropy of every layer of tokens [batch, n], weighted by the layer's number (equation 6).
+
+    Raises ValueError for texts of less than 2 tokens.
+    """
+    check_texts(target.shape.vocab, 2, tokens=tokens)
     weights = {layer: float(layer) for layer in range(1, target.shape.layers + 1)}
     return layerwise_cross_entropy(target, layer_states(target, tokens[:, :-1]), tokens[:, 1:], weights)
 
 
 @checked
 def classifier_loss(target: LanguageModel, classifier: ExitClassifier, tokens: Tensor, exits: Sequence[int]) -> Tensor:
-    """Class-balanced cross-entropy of "this exit's argmax equals the last layer's", averaged over the exits."""
+    """Class-balanced cross-entropy of "this exit's argmax equals the last layer's", averaged over the exits.
+
+    Raises ValueError for texts [batch, n] without a token, and for exits that cannot be.
+    """
+    check_texts(target.shape.vocab, 1, tokens=tokens)
+    check_exits(exits, target.shape.layers)
+    if not exits:
+        raise ValueError("exits are empty; the classifier learns at exits, so name at least one")
     with torch.no_grad():
         x, states = target.embed(tokens), []
         for start, stop in zip([0, *exits], [*exits, target.shape.layers], strict=True):

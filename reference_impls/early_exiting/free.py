@@ -69,7 +69,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_range, check_texts, checked
 from reference_impls.core.exits import layer_states, layerwise_cross_entropy, top_two_gap
 from reference_impls.core.generation import Ends, Generation, Step, check_length, is_end
 from reference_impls.core.model import LanguageModel
@@ -183,7 +183,13 @@ def example() -> dict[str, Any]:
 
 @checked
 def loss(target: LanguageModel, tokens: Tensor, exit_layer: int, weight: float = 0.5) -> Tensor:
-    """Both exits' cross-entropies on tokens [batch, n], weighted by depth, plus `weight` times the distillation."""
+    """Both exits' cross-entropies on tokens [batch, n], weighted by depth, plus `weight` times the distillation.
+
+    Raises ValueError for texts of less than 2 tokens, a `weight` below 0, and an exit that leaves no deep layers.
+    """
+    check_options(target.shape.layers, exit_layer, rollback=None)
+    check_texts(target.shape.vocab, 2, tokens=tokens)
+    check_range(0, weight=weight)
     states, depth = list(layer_states(target, tokens[:, :-1])), target.shape.layers
     by_depth = {exit_layer: float(exit_layer), depth: float(depth)}
     both = layerwise_cross_entropy(target, states, tokens[:, 1:], by_depth)
@@ -212,6 +218,7 @@ class ThresholdEstimator:
     Row 0 of `shapes` [2, 2] is the law of disagreement, row 1 that of agreement; columns are alpha and beta.
     """
 
+    @checked
     def __init__(self, zeta: float = 0.4, trust: float = 1.0) -> None:
         if not (0 <= zeta <= 1 and 0 <= trust <= 1):
             raise ValueError(f"zeta is {zeta} and trust is {trust}; both must lie between 0 and 1")

@@ -61,7 +61,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_range, check_texts, checked
 from reference_impls.core.drafting import check_draft
 from reference_impls.core.exits import layerwise_cross_entropy
 from reference_impls.core.generation import Ends, Generation, Step, check_length
@@ -171,7 +171,11 @@ def loss(
     """The training loss on tokens [batch, n]: cross-entropy of the last layer and, weighted by `scale`, of some exits.
 
     Each layer is skipped for each sample with its rate of `dropout_rates`. The weights are divided by their sum.
+    Raises ValueError for texts of less than 2 tokens, and for options out of range.
     """
+    check_texts(target.shape.vocab, 2, tokens=tokens)
+    check_range(0, 1, dropout=dropout)
+    check_range(0, scale=scale)
     layers = target.shape.layers
     weights = dict.fromkeys(trained_exits(layers, every, step), scale) | {layers: 1.0}
     states = states_with_dropout(target, tokens[:, :-1], dropout, generator)

@@ -63,7 +63,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_range, checked
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -91,6 +91,7 @@ def generate(
     algorithm, a block below 1 or a negative stretch.
     """
     check_options(prompt, algorithm, block, stretch)
+    check_range(0, target.shape.vocab - 1, pad=pad)
     check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     y: list[int] = []

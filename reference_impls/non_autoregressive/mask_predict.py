@@ -61,7 +61,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_pairs, check_range, checked
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.layers import Shape
 from reference_impls.core.lengths import LengthPredictor, likeliest_lengths, real_places
@@ -155,7 +155,9 @@ def check_options(model: ConditionalMaskedModel, iterations: int, candidates: in
 class ConditionalMaskedModel(EncoderDecoder):
     """A translation model whose decoder fills in masked places, and which predicts the length of its translation."""
 
+    @checked
     def __init__(self, shape: Shape, longest: int, *, pad: int, mask_id: int) -> None:
+        check_range(0, shape.vocab - 1, pad=pad, mask_id=mask_id)
         super().__init__(shape, longest)
         self.pad, self.mask_id = pad, mask_id
         self.lengths = LengthPredictor(shape.dim, longest)
@@ -189,8 +191,11 @@ def loss(
 ) -> Tensor:
     """Training loss in nats a masked token, of padded sources [batch, source] and targets [batch, target].
 
-    Masked tokens only, smoothed, plus the length with weight 1 (sections 2.2 and 2.3).
+    Masked tokens only, smoothed, plus the length with weight 1 (sections 2.2 and 2.3). Raises ValueError for
+    texts without a token, for what is no token, and for a smoothing outside of [0, 1].
     """
+    check_pairs(model, source, target, never=model.mask_id)
+    check_range(0, 1, smoothing=smoothing)
     real = target != model.pad
     masked = random_mask(real, generator)
     memory, length_log_p = model.encode_with_length(source, source != model.pad)

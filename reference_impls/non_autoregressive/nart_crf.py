@@ -66,7 +66,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_pairs, check_range, checked
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.layers import Shape
 from reference_impls.core.lengths import lengths_around, real_places
@@ -145,7 +145,9 @@ def check_options(model: StructuredModel, beam: int, candidates: int, teacher: E
 class StructuredModel(EncoderDecoder):
     """A translation model that decodes in parallel, with a chain of transitions on top."""
 
+    @checked
     def __init__(self, shape: Shape, longest: int, *, pad: int, end: int, rank: int = 32, dynamic: bool = True) -> None:
+        check_range(0, shape.vocab - 1, pad=pad, end=end)
         super().__init__(shape, longest)
         self.pad, self.end = pad, end
         self.transitions = Transitions(shape.vocab, shape.dim, rank, dynamic=dynamic)
@@ -170,8 +172,10 @@ class StructuredModel(EncoderDecoder):
 class Transitions(nn.Module):
     """Scores of neighbouring tokens: two tables [vocab, rank] and, if dynamic, a network between them."""
 
+    @checked
     def __init__(self, vocab: int, dim: int, rank: int, *, dynamic: bool = True) -> None:
         super().__init__()
+        check_range(1, vocab=vocab, dim=dim, rank=rank)
         self.rank, self.dynamic = rank, dynamic
         self.before = nn.Parameter(torch.randn(vocab, rank) * rank**-0.5)  # E_1
         self.after = nn.Parameter(torch.randn(vocab, rank) * rank**-0.5)  # E_2
@@ -213,7 +217,12 @@ def loss(
     """Training loss in nats a token, of padded sources [batch, source] and targets [batch, target].
 
     The chain's negative log-likelihood, and `weight` (lambda) times the smoothed cross-entropy of the logits alone.
+    Raises ValueError for texts without a token, for what is no token, and for options out of range.
     """
+    check_pairs(model, source, target, never=model.end)
+    check_options(model, beam, candidates=1, teacher=None)
+    check_range(0, weight=weight)
+    check_range(0, 1, smoothing=smoothing)
     real = target != model.pad
     states = model.fill(real, model.encode(source, source != model.pad))
     logits = states @ model.embedding.T  # [batch, target, vocab]

@@ -74,7 +74,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_pairs, check_range, checked
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.layers import Attention, Norm, Shape, attention_mask
 from reference_impls.core.rescoring import check_teacher, teacher_laws, text_log_p, with_end
@@ -154,8 +154,7 @@ def check_options(model: FertilityModel, decoding: str, teacher: EncoderDecoder 
     """One clear sentence for options that cannot work."""
     if decoding not in get_args(Decoding):
         raise ValueError(f"decoding is {decoding!r}; choose argmax, average or noisy")
-    if samples < 1:
-        raise ValueError(f"samples is {samples}; at least 1 plan must be drawn")
+    check_range(1, samples=samples)
     if decoding == "noisy" and teacher is None:
         raise ValueError("noisy decoding needs a teacher to choose among its texts: give teacher=, or choose argmax")
     if teacher is not None:
@@ -166,6 +165,8 @@ class FertilityModel(EncoderDecoder):
     """A translation model that plans how often each source word is copied, and writes all words in one pass."""
 
     def __init__(self, shape: Shape, longest: int, *, pad: int, end: int, most: int = 9) -> None:
+        check_range(0, shape.vocab - 1, pad=pad, end=end)
+        check_range(1, most=most)
         super().__init__(shape, longest)
         self.pad, self.end = pad, end
         self.fertility = nn.Linear(shape.dim, most + 1)
@@ -228,10 +229,22 @@ def example() -> dict[str, Any]:
 
 @checked
 def loss(model: FertilityModel, source: Tensor, target: Tensor, fertility: Tensor) -> Tensor:
-    """L_KD in nats a target word, of padded sources and targets and the aligner's fertilities [batch, source]."""
+    """L_KD in nats a target word, of padded sources and targets and the aligner's fertilities [batch, source].
+
+    Raises ValueError for texts without a token, and for what is no token or no fertility.
+    """
+    check_plans(model, source, target, fertility)
     inputs, memory, scores = model.consider(source, source != model.pad)
     logits, _ = model.write(inputs, fertility, memory)
     return supervised(model, source, target, fertility, scores=scores, logits=logits) / (target != model.pad).sum()
+
+
+def check_plans(model: FertilityModel, source: Tensor, target: Tensor, fertility: Tensor) -> None:
+    """Raise ValueError for texts that nothing can be learnt from, and for fertilities that do not sum to the words."""
+    check_pairs(model, source, target, never=model.end)
+    whole = fertility.shape == source.shape and fertility.dtype == torch.long and not bool((fertility < 0).any())
+    if not whole or not torch.equal(fertility.sum(-1), (target != model.pad).sum(-1)):
+        raise ValueError("fertility must say of each token in source how many words of the target come from it")
 
 
 def supervised(
@@ -268,7 +281,13 @@ def fine_tuning_loss(
     sampler: Sampler,
     weight: float = 0.25,
 ) -> Tensor:
-    """The loss of fine-tuning in nats a target word; its gradient is a one-sample estimate. `weight` is lambda."""
+    """The loss of fine-tuning in nats a target word; its gradient is a one-sample estimate. `weight` is lambda.
+
+    Raises ValueError as `loss` does, for a `weight` outside of [0, 1], and for a teacher that cannot read the texts.
+    """
+    check_plans(model, source, target, fertility)
+    check_range(0, 1, weight=weight)
+    check_teacher(teacher, model)
     source_real = source != model.pad
     inputs, memory, scores = model.consider(source, source_real)
     taught = teacher.encode(source, source_real)
@@ -284,6 +303,5 @@ def fine_tuning_loss(
         advantage = divergence(*model.write(inputs, drawn, memory))
         advantage -= divergence(*model.write(inputs, average(scores) * source_real, memory))
     log_p = scores.log_softmax(-1).gather(-1, drawn[..., None]).squeeze(-1).where(source_real, 0).sum(-1)
-    reinforced = (advantage * log_p).sum()
     known = supervised(model, source, target, fertility, scores=scores, logits=logits)
-    return (weight * (reinforced + back_propagated) + (1 - weight) * known) / (target != model.pad).sum()
+    return (weight * ((advantage * log_p).sum() + back_propagated) + (1 - weight) * known) / (target != model.pad).sum()

@@ -63,7 +63,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_texts, checked
 from reference_impls.core.drafting import check_draft, check_guesses, room
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.model import LanguageModel
@@ -147,7 +147,11 @@ def example() -> dict[str, Any]:
 def loss(drafter: LanguageModel, tokens: Tensor, start: int) -> Tensor:
     """Prediction alignment: cross-entropy of the small model on what the large one wrote after each prompt.
 
-    `tokens` [batch, n] hold prompts of `start` tokens and the large model's text after them.
+    `tokens` [batch, n] hold prompts of `start` tokens and the large model's text after them. Raises ValueError
+    for a `start` that leaves nothing before or behind it.
     """
+    check_texts(drafter.shape.vocab, 2, tokens=tokens)
+    if not 1 <= start < tokens.shape[1]:
+        raise ValueError(f"start is {start}; of {tokens.shape[1]} tokens at least 1 is read and 1 is learnt")
     logits = drafter(tokens[:, :-1])[:, start - 1 :]
     return F.cross_entropy(logits.float().flatten(0, 1), tokens[:, start:].flatten())

@@ -68,7 +68,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_range, check_texts, checked
 from reference_impls.core.cache import Cache
 from reference_impls.core.drafting import best_guesses
 from reference_impls.core.generation import Ends, Generation, Step, check_length
@@ -187,6 +187,7 @@ class Prompted:
 class BidirectionalTuning(nn.Module):
     """All that is trained: keys and values of prompt tokens in every layer, and the embeddings of the masks."""
 
+    @checked
     def __init__(self, shape: Shape, masks: int = 3, prompts: int = 16) -> None:
         super().__init__()
         if masks < 1 or prompts < 1:
@@ -225,8 +226,12 @@ def loss(
     """Cross-entropy of groups of masks behind random places of texts [batch, n] by the target, which is frozen.
 
     Mask i behind place t learns the token at t + 1 + i; `first` is the first place, the end of the target's prompt.
+    Raises ValueError for texts too short for all masks behind the first place, and for no group.
     """
+    check_texts(target.shape.vocab, len(tuning.masks) + 2, tokens=tokens)
+    check_range(1, groups=groups)
     size, end = len(tuning.masks), tokens.shape[1] - len(tuning.masks) - 1
+    check_range(0, end - 1, first=first)
     places = torch.randint(first, end, (groups,), generator=generator)
     hidden = look_ahead(target, tuning, tokens[:, :end], (torch.arange(end), None), places, size=size)
     logits = target.logits(hidden[:, end:])  # [batch, groups * size, vocab]

@@ -56,7 +56,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_range, check_texts, checked
 from reference_impls.core.drafting import best_guesses, check_guesses
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Shape
@@ -125,11 +125,13 @@ def count_kept(proposal: Sequence[int], drawn: Tensor, p: Tensor, top: int, mini
 class BlockHeads(nn.Module):
     """Heads 2 to k: slices of one wide feed-forward layer, each added to the decoder's normalised output."""
 
+    @checked
     def __init__(self, shape: Shape, k: int = 4, hidden: int | None = None) -> None:
         super().__init__()
         if k < 2:
             raise ValueError(f"k is {k}; a block needs the model's own head and at least one more, so k >= 2")
-        hidden = hidden or 4 * shape.dim
+        hidden = 4 * shape.dim if hidden is None else hidden
+        check_range(1, hidden=hidden)
         self.k = k
         self.up = nn.Parameter(torch.randn(shape.dim, (k - 1) * hidden) * shape.dim**-0.5)
         self.down = nn.Parameter(torch.zeros((k - 1) * hidden, shape.dim))
@@ -153,7 +155,11 @@ def loss(target: LanguageModel, heads: BlockHeads, tokens: Tensor, only: int | N
     """Cross-entropy of head i against the token i + 2 places ahead, for tokens [batch, n]; the target is frozen.
 
     The mean over all heads i = 0, …, k - 2, or head `only`: the paper saves memory by drawing one for each batch.
+    Raises ValueError for texts that end before the last head's token, and for a head that is not there.
     """
+    check_texts(target.shape.vocab, heads.k + 1, tokens=tokens)
+    if only is not None:
+        check_range(0, heads.k - 2, only=only)
     with torch.no_grad():
         features = target.norm(target.run(target.embed(tokens[:, :-2])))
     losses = []

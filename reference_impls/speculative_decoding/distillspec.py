@@ -59,9 +59,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_texts, checked
 from reference_impls.core.batch import Batch
-from reference_impls.core.drafting import check_draft, draft_chain, room
+from reference_impls.core.drafting import check_draft, check_vocabulary, draft_chain, room
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler, wide
@@ -131,6 +131,8 @@ def loss(
 
     Raises ValueError for a prompt that leaves no token, a beta outside (0, 1), and a temperature that is not above 0.
     """
+    check_vocabulary(target, drafter)
+    check_texts(target.shape.vocab, 2, tokens=tokens)
     if not 1 <= prompt < tokens.shape[-1]:
         raise ValueError(f"prompt is {prompt}; of {tokens.shape[-1]} tokens at least 1 is read and 1 is learnt")
     if not 0 < temperature < math.inf:
@@ -146,8 +148,10 @@ def loss(
 def divergence(p: Tensor, q: Tensor, kind: Divergence, beta: float = 0.5) -> Tensor:
     """The divergence [...] of the laws of logits p and q [..., vocab]; beta is the weight of p in Jensen-Shannon's.
 
-    Raises ValueError for a kind that is none of these, and for a beta outside (0, 1).
+    Raises ValueError for a kind that is none of these, a beta outside (0, 1), and logits of different shapes.
     """
+    if p.shape != q.shape or not p.numel():
+        raise ValueError(f"p and q have the shapes {[*p.shape]} and {[*q.shape]}; give both the same laws")
     if not 0 < beta < 1:
         raise ValueError(f"beta is {beta}; it is the weight of the target's law in the mixture, so between 0 and 1")
     log_p, log_q = (logits.log_softmax(-1, wide(logits)) for logits in (p, q))
@@ -166,7 +170,7 @@ def divergence(p: Tensor, q: Tensor, kind: Divergence, beta: float = 0.5) -> Ten
 
 def kl(log_a: Tensor, log_b: Tensor) -> Tensor:
     """KL(a || b) in nats [...] of two laws, given their logarithms [..., vocab]."""
-    return (log_a.exp() * (log_a - log_b)).sum(-1)
+    return (log_a.exp() * (log_a - log_b).where(log_a > -math.inf, 0)).sum(-1)  # what never comes costs nothing
 
 
 @torch.no_grad()

@@ -66,9 +66,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_range, check_texts, checked
 from reference_impls.core.cache import Cache
-from reference_impls.core.drafting import check_draft, siblings
+from reference_impls.core.drafting import check_vocabulary, siblings
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Block, Shape, attention_mask
 from reference_impls.core.model import LanguageModel
@@ -103,7 +103,7 @@ def generate(
     Raises ValueError for choices that are no tree and for models of different vocabularies.
     """
     choices = check_choices(choices, target.shape.vocab)
-    check_draft(len(choices), target, drafter)
+    check_vocabulary(target, drafter)
     check_length(target, prompt, limit)
     result, tokens, cache, draft_cache = Generation(), list(prompt), target.new_cache(), drafter.new_cache()
     features = None  # of the target, at the committed tokens that the drafter has not read
@@ -244,7 +244,11 @@ def loss(
     """The training loss on tokens [batch, n]: the feature one place ahead, and what the head reads from it.
 
     The target is frozen; the features that the drafter reads are shaken by U(-noise, noise).
+    Raises ValueError for texts of less than 2 tokens, another vocabulary, a `noise` or a `weight` below 0.
     """
+    check_vocabulary(target, drafter)
+    check_texts(target.shape.vocab, 2, tokens=tokens)
+    check_range(0, noise=noise, weight=weight)
     with torch.no_grad():
         features = target.norm(target.run(target.embed(tokens)))  # [batch, n, dim]
         wanted, p = features[:, 1:], target.project(features[:, 1:]).float().softmax(-1)

@@ -90,7 +90,7 @@ def generate(
     numbers below 1, a `longest` below `shortest`, and references with tokens that the target does not have.
     """
     texts = [prompt] if references is None else references
-    check_options(target, texts, shortest, longest, gamma)
+    check_options(target, texts, gamma)
     check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     index = Index(texts, shortest, longest)
@@ -114,7 +114,10 @@ def generate(
 class Index:
     """Where the n-grams of references first stand, for each n from `shortest` to `longest`."""
 
+    @checked
     def __init__(self, references: Sequence[Sequence[int]], shortest: int, longest: int) -> None:
+        if not 1 <= shortest <= longest:
+            raise ValueError(f"shortest is {shortest} and longest is {longest}; needed are 1 <= shortest <= longest")
         self.references = references
         self.sizes = range(longest, shortest - 1, -1)  # the longest first
         self.behind: dict[tuple[int, ...], tuple[int, int]] = {}  # n-gram -> its reference and the place after it
@@ -132,13 +135,9 @@ class Index:
         return []
 
 
-def check_options(
-    target: LanguageModel, references: Sequence[Sequence[int]], shortest: int, longest: int, gamma: int
-) -> None:
+def check_options(target: LanguageModel, references: Sequence[Sequence[int]], gamma: int) -> None:
     """One clear sentence for options that cannot work."""
     check_draft(gamma, target)
-    if not 1 <= shortest <= longest:
-        raise ValueError(f"a match has from {shortest} to {longest} tokens; let it have 1 or more, longest no fewer")
     vocab = target.shape.vocab
     if any(not 0 <= token < vocab for text in references for token in text):
         raise ValueError(f"the references hold tokens that a vocabulary of {vocab} lacks: use the target's tokenizer")

@@ -76,7 +76,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_range, check_texts, checked
 from reference_impls.core.drafting import best_guesses, check_guesses
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Shape
@@ -187,6 +187,7 @@ def check_acceptance(acceptance: Acceptance, epsilon: float, delta: float) -> No
 class MedusaHeads(nn.Module):
     """k - 1 heads, each a residual SiLU layer and a vocabulary projection of its own."""
 
+    @checked
     def __init__(self, shape: Shape, k: int = 5) -> None:
         super().__init__()
         if k < 2:
@@ -237,8 +238,11 @@ def loss(
 ) -> Tensor:
     """The sum of base^i times the loss of head i, for tokens [batch, n]; the target is frozen.
 
-    Head i at place t learns the token at t + i + 1, or with `distil` the target's law of it, KL(p || head).
+    Head i at place t learns the token at t + i + 1, or with `distil` the target's law of it, KL(p || head). Raises
+    ValueError for texts that end before the last head's token, and for a `base` below 0.
     """
+    check_texts(target.shape.vocab, heads.k + 1, tokens=tokens)
+    check_range(0, base=base)
     with torch.no_grad():
         features = target.norm(target.run(target.embed(tokens[:, :-1])))  # [batch, n - 1, dim]
         own = target.project(features).float().log_softmax(-1) if distil else features

@@ -61,7 +61,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_range, check_texts, checked
 from reference_impls.core.drafting import check_draft, room
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Shape
@@ -119,6 +119,7 @@ def generate(
 class LookAhead(nn.Module):
     """The embeddings [length, dim] of the look-ahead tokens, nearest first: all that is trained."""
 
+    @checked
     def __init__(self, shape: Shape, length: int = 8) -> None:
         super().__init__()
         if length < 1:
@@ -149,9 +150,12 @@ def loss(
 ) -> Tensor:
     """Cross-entropy of the look-ahead tokens behind `groups` random places of tokens [batch, n]; the target is frozen.
 
-    Look-ahead token i behind place t learns the token at t + 1 + i.
+    Look-ahead token i behind place t learns the token at t + 1 + i. Raises ValueError for texts too short for
+    all look-ahead tokens, and for no group.
     """
     length = len(look_ahead.rows)
+    check_range(1, groups=groups)
+    check_texts(target.shape.vocab, length + 2, tokens=tokens)
     places = torch.randint(tokens.shape[1] - length - 1, (groups,), generator=generator)
     logits = read_ahead(target, look_ahead, tokens[:, : -length - 1], places)  # [batch, groups, length, vocab]
     wanted = tokens[:, places[:, None] + torch.arange(2, length + 2)]  # [batch, groups, length]

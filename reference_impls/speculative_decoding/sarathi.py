@@ -61,7 +61,7 @@ from typing import Any
 
 import torch
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_range, checked
 from reference_impls.core.batch import Batch, check_rows
 from reference_impls.core.generation import Ends, Generation, Step
 from reference_impls.core.model import LanguageModel
@@ -160,9 +160,13 @@ def example() -> dict[str, Any]:
     return {"target": zoo.load("target"), "budget": 64, "rows": 16}
 
 
+@checked
 def largest_batch(memory: float, weights: float, longest: int, token: float) -> int:
     """How many texts fit into the memory beside the weights, all sizes in bytes.
 
     `longest` is the length of the longest text in tokens, `token` what keys and values of one token take.
+    Raises ValueError for sizes that cannot be.
     """
-    return int((memory - weights) // (longest * token))
+    check_range(0, memory=memory, weights=weights)
+    check_range(1, longest=longest, token=token)
+    return max(0, int((memory - weights) // (longest * token)))

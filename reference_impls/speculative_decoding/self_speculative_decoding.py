@@ -25,7 +25,8 @@ Algorithm
    $\lambda' = \lambda$ if the draft was as long as allowed, else $\lambda' = \lambda - \varepsilon$; and
    $\lambda \leftarrow \beta_2 \lambda + (1 - \beta_2) \lambda'$, with $\beta_1 = 0.5$ and $\beta_2 = 0.9$.
 
-The set of skipped halves is a point of $\{0, 1\}^{2L}$; `search` looks for one with a great objective.
+The set of skipped halves is a point of $\{0, 1\}^{2L}$; `search` looks for one with a great objective. The point 0,
+which skips nothing, is one of them: there draft and target are the same, so every guess is kept and nothing is gained.
 
 Guarantee
 ---------
@@ -67,7 +68,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_range, checked
 from reference_impls.core.cache import Cache
 from reference_impls.core.drafting import check_draft, check_guesses
 from reference_impls.core.generation import Ends, Generation, Step, check_length
@@ -97,10 +98,12 @@ def generate(
     """Generate up to `limit` tokens after `prompt`; drafts of at most `gamma` tokens leave out the given halves.
 
     `threshold` moves by `epsilon` towards the acceptance rate `goal`; with 0 it stays. Raises ValueError for a `gamma`
-    below 1 and for layers that the target does not have.
+    below 1, layers that the target does not have, and numbers out of range.
     """
     check_draft(gamma, target)
     check_skips(target.shape.layers, skip_attention=skip_attention, skip_feed=skip_feed)
+    check_range(0, 1, threshold=threshold, goal=goal)
+    check_range(0, epsilon=epsilon)
     check_length(target, prompt, limit)
     result, tokens, cache, rate = Generation(), list(prompt), target.new_cache(), 0.0
     skips, depth = (tuple(skip_attention), tuple(skip_feed)), target.shape.layers

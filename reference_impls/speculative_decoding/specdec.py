@@ -70,7 +70,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_pairs, check_range, checked
 from reference_impls.core.drafting import best_guesses, check_draft, check_guesses
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.layers import Shape
@@ -97,6 +97,7 @@ def generate(
     ValueError for options that cannot work, a limit beyond the model's positions, or models of different vocabularies.
     """
     check_draft(gamma, model, drafter)
+    check_range(0, model.shape.vocab - 1, eos=eos)
     check_options(model, limit, beta, tau)
     greedy, result, tokens = Sampler(temperature=0), Generation(), list[int]()
     memory, draft_memory, cache = model.encode(source), drafter.encode(source), model.new_cache()
@@ -157,7 +158,10 @@ def check_options(model: EncoderDecoder, limit: int, beta: int, tau: float) -> N
 class SpecDrafter(EncoderDecoder):
     """A drafter that fills in masks: a deep encoder, which runs once for a source, and a shallow decoder."""
 
+    @checked
     def __init__(self, shape: Shape, longest: int, *, pad: int, mask_id: int, decoder_layers: int = 2) -> None:
+        check_range(0, shape.vocab - 1, pad=pad, mask_id=mask_id)
+        check_range(1, decoder_layers=decoder_layers)
         super().__init__(shape, longest)
         self.pad, self.mask_id = pad, mask_id
         self.decoder = self.decoder[:decoder_layers]
@@ -191,7 +195,16 @@ def loss(
     Sources [batch, source] and targets [batch, target], which close with their end, are padded. Each row gets a prefix
     of random length and `gamma` masks behind it. A first pass counts its wrong places; so many of the masks, times
     `share` and rounded down, are replaced by what should stand there, and the others are learnt in a second pass.
+
+    Raises ValueError for texts without a token, for what is no token, and for options out of range.
     """
+    check_pairs(drafter, source, target, never=drafter.mask_id)
+    check_draft(gamma, drafter)
+    check_range(0, 1, smoothing=smoothing)
+    if not 0 <= share < 1:
+        raise ValueError(
+            f"share is {share}; of the wrong places at least one must stay masked, so give 0 or more, below 1"
+        )
     wanted = F.pad(target, (0, gamma - 1), value=drafter.pad)[:, : drafter.longest]
     canvas, learnt = masked_block(drafter, wanted, gamma, generator)
     memory = drafter.encode(source, source != drafter.pad)

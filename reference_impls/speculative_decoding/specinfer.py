@@ -75,7 +75,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_texts, checked
 from reference_impls.core.cache import Cache
 from reference_impls.core.drafting import check_vocabulary, room
 from reference_impls.core.generation import Ends, Generation, Step, check_length
@@ -200,8 +200,14 @@ def loss(
     """Cross-entropy of `drafter` against the target's best tokens, over tokens [batch, n] of plain text.
 
     A place where one of the `earlier` drafters has the target's best token too counts only `rest`. All others are
-    frozen.
+    frozen. Raises ValueError for models of different vocabularies, a text without tokens, and a `rest` outside (0, 1].
     """
+    check_vocabulary(target, drafter, *earlier)
+    check_texts(target.shape.vocab, 1, tokens=tokens)
+    if not earlier:
+        raise ValueError("earlier is empty; give the drafters that the new one is to complete")
+    if not 0 < rest <= 1:
+        raise ValueError(f"rest is {rest}; it is the weight of what is known already, above 0 and at most 1")
     with torch.no_grad():
         best = target(tokens).argmax(-1)  # [batch, n]
         known = torch.stack([model(tokens).argmax(-1) == best for model in earlier]).any(0)

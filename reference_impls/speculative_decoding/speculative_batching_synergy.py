@@ -70,7 +70,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_range, checked
 from reference_impls.core.batch import Batch, check_rows
 from reference_impls.core.drafting import check_guesses, check_vocabulary, room
 from reference_impls.core.generation import Ends, Generation, Step
@@ -219,11 +219,16 @@ def example() -> dict[str, Any]:
     return {"target": zoo.load("target"), "drafter": zoo.load("drafter"), "table": table}
 
 
+@checked
 def mean_kept(kept: Sequence[int], longest: int) -> list[float]:
     """l(0), l(1), …, l(longest) of drafts of `longest` guesses, of which so many were `kept`.
 
-    The first s guesses of a longer draft are a draft of s guesses, and of them as many are kept.
+    The first s guesses of a longer draft are a draft of s guesses, and of them as many are kept. Raises ValueError
+    where no draft was made.
     """
+    check_range(0, longest=longest)
+    if not kept:
+        raise ValueError("kept is empty; without a draft there is no mean")
     return [fmean(min(count, s) for count in kept) for s in range(longest + 1)]
 
 

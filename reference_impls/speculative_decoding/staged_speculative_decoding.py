@@ -70,7 +70,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_range, checked
 from reference_impls.core.cache import Cache
 from reference_impls.core.drafting import check_vocabulary, room, siblings
 from reference_impls.core.generation import Ends, Generation, Step, check_length
@@ -198,6 +198,8 @@ class Ngrams(nn.Module):
     @checked
     def __init__(self, shape: Shape, contexts: int = 0, width: int = 4) -> None:
         super().__init__()
+        check_range(0, contexts=contexts)
+        check_range(1, width=width)
         self.shape, vocab, width = shape, shape.vocab, min(width, shape.vocab)
         self.register_buffer("pairs", torch.zeros(contexts, dtype=torch.long))
         self.register_buffer("after_two", torch.zeros(contexts, width, dtype=torch.int32))
@@ -229,6 +231,7 @@ def example() -> dict[str, Any]:
 @checked
 def count_ngrams(tokens: Sequence[int] | Tensor, vocab: int, *, contexts: int, width: int = 4) -> Ngrams:
     """The table of a trigram model with Katz backoff for a text; it holds the commonest `contexts` pairs."""
+    check_range(0, contexts=contexts)
     text = as_tensor(tokens, vocab, torch.device("cpu"))
     pairs, which, seen = (text[:-2] * vocab + text[1:-1]).unique(return_inverse=True, return_counts=True)
     d_3 = discounts((which * vocab + text[2:]).unique(return_counts=True)[1])

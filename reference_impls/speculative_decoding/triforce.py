@@ -67,7 +67,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reference_impls.core.arguments import checked
+from reference_impls.core.arguments import check_range, checked
 from reference_impls.core.cache import Cache
 from reference_impls.core.drafting import check_draft, check_guesses, draft_chain
 from reference_impls.core.generation import Ends, Generation, Step, check_length
@@ -241,7 +241,9 @@ def check_sizes(budget: int, chunk: int, stride: int, others: tuple[int, int, in
 class ShortCache:
     """A model whose cache has dropped part of the text; `len` counts the tokens read, as if none were missing."""
 
+    @checked
     def __init__(self, model: LanguageModel, dropped: int = 0) -> None:
+        check_range(0, dropped=dropped)
         self.model, self.cache, self.dropped = model, model.new_cache(), dropped
 
     def __len__(self) -> int:

@@ -102,6 +102,19 @@ def _end(subject: Subject) -> None:
             require(tokens == wanted, f"with end token {eos} the text is {tokens} and not {wanted}")
 
 
+def _several_ends(subject: Subject) -> None:
+    for guess in subject.qualities:
+        scene = a_scene(subject, guess)
+        own = subject.options(scene)
+        free = run(subject, scene, own).tokens
+        new = list(dict.fromkeys(free))  # the tokens in the order in which they first come
+        for place, first in enumerate(new):
+            wanted = free[: free.index(first) + 1]
+            for ends in (new[place:], new[place:][::-1], frozenset(new[place:])):
+                tokens = run(subject, scene, own, eos=ends).tokens
+                require(tokens == wanted, f"with the end tokens {[*ends]} the text is {tokens} and not {wanted}")
+
+
 def _end_inside(subject: Subject) -> None:
     inside = 0
     for guess in subject.qualities:
@@ -156,6 +169,7 @@ def accounting_checks(subject: Subject) -> Iterator[Check]:
         "passes": ("The passes counted at the models are those of the trace.", _passes),
         "limits": ("Every limit from 0 on is met exactly, also after a prompt of one token.", _limits),
         "end-of-text": ("The text ends with the first end token.", _end),
+        "several-ends": ("The text ends with the first of several end tokens.", _several_ends),
         "untouched": ("Weights, prompt and the global random state stay as they were.", _untouched),
         "seeds": ("The same seed gives the same text and trace, other seeds give others.", _seeds),
     }

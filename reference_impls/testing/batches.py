@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import permutations
 from typing import Any
 
-from reference_impls.core.generation import Generation
+from reference_impls.core.generation import Ends, Generation
 from reference_impls.core.sampling import Sampler
 from reference_impls.testing.accounting import untouched
 from reference_impls.testing.case import Scene
@@ -45,14 +45,15 @@ def _alone(subject: Subject) -> None:
 
 def _ends(subject: Subject) -> None:
     target = varied_model()
-    for eos in range(target.shape.vocab):
+    every = range(target.shape.vocab)
+    for eos in (*every, *([token, *every[:token:2]] for token in every), frozenset(every[::3])):
         rows = _run(subject, target, PROMPTS, (9, 9, 5), Sampler(0), eos=eos)
         for prompt, limit, row in zip(PROMPTS, (9, 9, 5), rows, strict=True):
             wanted = greedy(target, prompt, limit, eos)
-            require(row.tokens == wanted, f"with end token {eos}, {row.tokens} is not {wanted} after {prompt}")
+            require(row.tokens == wanted, f"with end token {eos!r}, {row.tokens} is not {wanted} after {prompt}")
 
 
-def _law(subject: Subject, limits: Sequence[int], eos: int | None) -> None:
+def _law(subject: Subject, limits: Sequence[int], eos: Ends | None) -> None:
     """The joint law of two rows is the product of the laws that they have alone."""
     target, prompts = flat_model(), ([0, 1], [2, 1, 0])
 
@@ -150,6 +151,7 @@ def batch_checks(subject: Subject) -> Iterator[Check]:
         ("law", (2, 2), None),
         ("law-of-mixed-limits", (1, 3), None),
         ("law-with-ends", (2, 2), 1),
+        ("law-with-several-ends", (2, 2), (2, 1)),
     ):
         sentence = f"The law of two rows of {limits[0]} and {limits[1]} tokens is the product of their own laws"
         tail = "." if eos is None else ", cut at the end of each text."

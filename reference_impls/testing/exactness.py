@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from reference_impls.baselines.autoregressive import generate as autoregressive
-from reference_impls.core.generation import Generation
+from reference_impls.core.generation import Ends, Generation
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.testing.case import Guess, Scene
@@ -41,7 +41,7 @@ PAIRS: dict[str, tuple[str, Sequence[Sequence[float]], Sequence[Sequence[float]]
 
 
 def law_of(
-    subject: Subject, scene: Scene, limit: int, eos: int | None = None, *, after: Sequence[int] = (), **settings: Any
+    subject: Subject, scene: Scene, limit: int, eos: Ends | None = None, *, after: Sequence[int] = (), **settings: Any
 ) -> Law:
     """The exact law of what the subject returns in this scene; `settings` are the sampler's.
 
@@ -60,7 +60,7 @@ def law_of(
     return exact_law(run, **settings)
 
 
-def _same_law(subject: Subject, scene: Scene, limit: int, eos: int | None = None, **settings: Any) -> None:
+def _same_law(subject: Subject, scene: Scene, limit: int, eos: Ends | None = None, **settings: Any) -> None:
     found = law_of(subject, scene, limit, eos, **settings)
     settings.pop("after", None)
     wanted = autoregressive_law(scene.target, scene.prompt, limit, eos=eos, **settings)
@@ -75,6 +75,7 @@ def exact_law_checks(subject: Subject) -> Iterator[Check]:
         "three-steps": ((3, 1, 3), {}),
         "longer-text": ((2, 2, 3), {}),
         "end-of-text": ((3, 2, 2), {"eos": 1}),
+        "several-ends": ((3, 2, 2), {"eos": (2, 1)}),
         "tempered-nucleus": ((3, 2, 2), {"temperature": 1.3, "top_p": 0.85}),
     }
     if subject.case.learns:
@@ -95,7 +96,7 @@ def exact_law_checks(subject: Subject) -> Iterator[Check]:
         yield Check(name, f"The law is the target's with {who}.", later(_same_law, subject, scene, 2))
 
 
-def greedy(target: LanguageModel, prompt: Sequence[int], limit: int, eos: int | None = None) -> list[int]:
+def greedy(target: LanguageModel, prompt: Sequence[int], limit: int, eos: Ends | None = None) -> list[int]:
     """What the target says at temperature 0."""
     return autoregressive(target, prompt, limit, sampler=Sampler(0), eos=eos).tokens
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reference_impls.core.generation import Generation
+from reference_impls.core.generation import Ends, Generation, is_end
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 
@@ -73,7 +73,7 @@ def exact_law(run: Callable[[Exhaustive], Generation], **settings: Any) -> Law:
 
 @torch.inference_mode()
 def autoregressive_law(
-    target: LanguageModel, prompt: Sequence[int], limit: int, *, eos: int | None = None, **settings: Any
+    target: LanguageModel, prompt: Sequence[int], limit: int, *, eos: Ends | None = None, **settings: Any
 ) -> Law:
     """The law of up to `limit` tokens after `prompt`, as the product of the target's next-token laws.
 
@@ -86,8 +86,8 @@ def autoregressive_law(
         for text, chance in texts.items():
             p = sampler.probs(target([*prompt, *text])[-1]).tolist()
             longer |= {(*text, token): chance * p[token] for token in range(len(p)) if p[token] > 0}
-        law |= {text: chance for text, chance in longer.items() if text[-1] == eos}
-        texts = {text: chance for text, chance in longer.items() if text[-1] != eos}
+        law |= {text: chance for text, chance in longer.items() if is_end(text[-1], eos)}
+        texts = {text: chance for text, chance in longer.items() if not is_end(text[-1], eos)}
     return law | texts
 
 

@@ -291,6 +291,11 @@ def test_a_tree_must_fit_into_a_sliding_window():
             read_tree(narrow, 5)
 
 
+def test_the_last_tokens_are_at_least_one():
+    with pytest.raises(ValueError, match="last is 0; it is how many of the newest tokens are read out"):
+        TransformersModel(made("llama"))([0, 1], last=0)
+
+
 @pytest.mark.parametrize("name", ["bloom", "mpt"])
 def test_a_tree_needs_positions(name):
     with pytest.raises(ValueError, match="takes no positions"):

@@ -239,10 +239,6 @@ BREAKS = {
     "config-of-another-size": (configured(hidden_size=32), "and the configuration wants ["),
     "unknown-family": (configured(model_type="nonsense"), "describes no model that can be made"),
     "unsupported-family": (configured(model_type="gpt2"), "cannot import a 'gpt2' model; supported are llama,"),
-    "unsupported-rope": (
-        configured(rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}),
-        "with 'dynamic' rotary scaling; supported are default,",
-    ),
     "unknown-rope": (configured(rope_parameters={"rope_type": "x", "rope_theta": 1e4}), "with 'x' rotary scaling"),
     "quantised": (configured(quantization_config={"quant_method": "gptq", "bits": 4}), "cannot import quantised"),
     "no-weights": (without(checkpoints.SINGLE), "has neither model.safetensors nor"),

@@ -140,8 +140,10 @@ def test_an_option_of_the_wrong_kind_is_one_sentence(model: Any, monkeypatch: py
         call(model, gamma="x")
 
 
-def test_angles_that_grow_are_refused_before_a_token_is_written() -> None:
-    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}
-    made = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES, rope_parameters=rope)).eval()
-    with pytest.raises(ValueError, match="has dynamic rotary angles, which change with the length of the text"):
-        call(made)
+def test_angles_that_grow_are_refused_where_they_would_before_a_token_is_written() -> None:
+    rope, most = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}, len(PROMPT) + LIMIT - 1
+    config = transformers.LlamaConfig(**SIZES | {"max_position_embeddings": most, "rope_parameters": rope})
+    made = transformers.LlamaForCausalLM(config).eval()
+    assert call(made) == theirs(made, do_sample=False)
+    with pytest.raises(ValueError, match=f"the target has {most} positions"):
+        call(made, max_new_tokens=LIMIT + 1)

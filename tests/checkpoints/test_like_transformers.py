@@ -20,6 +20,7 @@ from reference_impls import zoo  # noqa: E402
 from reference_impls.baselines.autoregressive import generate  # noqa: E402
 from reference_impls.core.from_transformers import from_transformers  # noqa: E402
 from reference_impls.core.sampling import Sampler  # noqa: E402
+from reference_impls.speculative_decoding import llma  # noqa: E402
 
 PROMPT, LIMIT = [5, 9, 33, 2, 17, 8, 40, 3], 16
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -153,22 +154,33 @@ GROWING = {
         "original_max_position_embeddings": 16,
     },
 }  # fmt: skip
+ORIGINAL = {"dynamic": 20, "longrope": 16}
 
 
 @pytest.mark.parametrize("kind", GROWING)
-def test_angles_that_grow_are_refused_before_anything_runs(tmp_path: Path, options: dict[str, bool], kind: str) -> None:
-    folder = made(tmp_path / "model", rope_parameters=GROWING[kind])
-    with pytest.raises(ValueError, match=f"{kind}' rotary scaling|has {kind} rotary angles, which change with the len"):
-        load(folder, **options)
+def test_angles_that_grow_are_fixed_up_to_the_original_length(
+    tmp_path: Path, options: dict[str, bool], kind: str
+) -> None:
+    """There the text is that of transformers, also where several tokens are read at once; beyond it none is begun."""
+    folder = made(tmp_path / "model", rope_parameters=GROWING[kind], max_position_embeddings=20)
+    model, fits = load(folder, **options).model, ORIGINAL[kind] - len(PROMPT) + 1
+    text = theirs(folder)[:fits]
+    assert model.shape.positions == ORIGINAL[kind]
+    assert generate(model, PROMPT, fits, sampler=Sampler(0)).tokens == text
+    copied = llma.generate(model, PROMPT, fits, sampler=Sampler(0), references=[text])
+    assert (copied.tokens, copied.passes < fits) == (text, True)
+    with pytest.raises(ValueError, match=f"the target has {ORIGINAL[kind]} positions, and 8 tokens of prompt with"):
+        generate(model, PROMPT, fits + 1, sampler=Sampler(0))
 
 
-def test_angles_that_grow_in_some_layers_are_refused_too() -> None:
+def test_angles_that_grow_in_some_layers_end_the_positions_too() -> None:
     ropes = {"sliding_attention": {"rope_type": "default", "rope_theta": 1e4}, "full_attention": GROWING["dynamic"]}
     names = ["sliding_attention", "full_attention"]
     sizes = SIZES | ENDS | {"head_dim": 4, "layer_types": names, "rope_parameters": ropes}
     model = transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**sizes)).eval()
-    with pytest.raises(ValueError, match="has dynamic rotary angles"):
-        TransformersModel(model)
+    assert TransformersModel(model).shape.positions == SIZES["max_position_embeddings"]
+    with pytest.raises(ValueError, match="has 128 positions, and the text is 129 tokens long"):
+        TransformersModel(model)([0], positions=torch.tensor([128]))
 
 
 # ---- what is damaged ----------------------------------------------------------------------------------------------

@@ -232,6 +232,25 @@ def test_light_commands_do_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
 
 
+def test_words_that_are_wrong_whatever_the_models_are_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    wrong = [
+        ["run", "nosuch"],
+        ["run", LEVIATHAN, "--dtype", "float16"],
+        ["run", LEVIATHAN, "--target", "/nowhere", "--drafter", folder],
+        ["run", LEVIATHAN, "--target", folder, "--drafter", "./nowhere"],
+        ["run", LEVIATHAN, "--target", folder, "--drafter", folder, "--dtype", "float8"],
+        ["run", "translation", "--target", folder],
+    ]
+    script = (
+        "import sys; from typer.testing import CliRunner; from accelgen.cli import app\n"
+        f"for words in {wrong}:\n"
+        "    result = CliRunner().invoke(app, words)\n"
+        "    assert result.exit_code == 2 and 'torch' not in sys.modules, (words, result.output)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
 # ---- run ----------------------------------------------------------------------------------------------------------
 
 

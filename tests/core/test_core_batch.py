@@ -160,13 +160,13 @@ def test_the_weights_are_read_once_for_all(model, monkeypatch):
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda batch: batch([[1]]), "1 are given for a batch of 2 sequences"),
+        (lambda batch: batch([[1]]), r"tokens is \[\[1\]\]; give for each of the 2 sequences a list of new ones"),
         (lambda batch: batch([[], []]), "no token to run the model on"),
         (lambda batch: batch([[1], [11]]), "token id 11 is outside the model's vocabulary of 11"),
-        (lambda batch: batch.crop([1]), "1 are given for a batch of 2 sequences"),
-        (lambda batch: batch.crop([1, -1]), r"cannot crop sequences to \[1, -1\] tokens"),
-        (lambda batch: batch.keep([]), r"cannot keep the sequences \[\] of a batch of 2"),
-        (lambda batch: batch.keep([0, 2]), r"cannot keep the sequences \[0, 2\] of a batch of 2"),
+        (lambda batch: batch.crop([1]), r"lengths is \[1\]; give for each of the 2 sequences 0 tokens or more"),
+        (lambda batch: batch.crop([1, -1]), r"lengths is \[1, -1\]; give for each of the 2 sequences"),
+        (lambda batch: batch.keep([]), r"rows is \[\]; name sequences to keep, from 0 to 1"),
+        (lambda batch: batch.keep([0, 2]), r"rows is \[0, 2\]; name sequences to keep, from 0 to 1"),
         (lambda batch: Batch(batch.model, 0), "rows is 0; a batch has at least 1 sequence"),
     ],
 )

@@ -2,25 +2,19 @@
 
 import ast
 import importlib
-import inspect
 import json
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import pytest
+from calling import tiny_call
 
 from accelgen.exports.bundle import bundle, core_modules, method_files, parse
 from accelgen.project.places import ROOT
 from accelgen.taxonomy.loading import TaxonomyError
-from reference_impls.core.sampling import Sampler
-from reference_impls.testing import Scene, options
-from reference_impls.testing.cases import case_of
-from reference_impls.testing.from_signature import module_class
-from reference_impls.testing.tiny import language_model, sequence_model
 
 IDS = list(method_files())
 
@@ -47,19 +41,6 @@ for file in sys.argv[1:]:
 """
 
 
-def call(id: str, generate: Callable[..., Any]) -> dict[str, Any]:
-    """The arguments of a short run on tiny random models, as the method's case builds them."""
-    takes, kind = inspect.signature(generate).parameters, module_class(get_type_hints(generate).get("model"))
-    scene = (
-        Scene(language_model(11, layers=4), [1, 2, 3], 3) if kind is None else Scene(sequence_model(kind), [3, 4, 5], 3)
-    )
-    run = {"target": scene.target, "model": scene.target, "prompt": scene.prompt, "source": scene.prompt, "limit": 9}
-    run |= {"prompts": [scene.prompt, scene.prompt[:1]], "limits": [9, 4], "sampler": Sampler(1.0, seed=1)}
-    own = {name: value for name, value in run.items() if name in takes}
-    ends = {"eos": 1} if kind is not None and "eos" in takes else {}
-    return own | ends | options(generate, scene, case_of(id))
-
-
 def module_of(id: str) -> Any:
     path = method_files()[id].relative_to(ROOT).with_suffix("")
     return importlib.import_module(".".join(path.parts))
@@ -70,7 +51,7 @@ def tokens_alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int
     folder = tmp_path_factory.mktemp("bundles")
     for id in IDS:
         (folder / f"{id}.py").write_text(bundle(id), encoding="utf-8")
-        (folder / f"{id}.call").write_bytes(pickle.dumps(call(id, module_of(id).generate)))
+        (folder / f"{id}.call").write_bytes(pickle.dumps(tiny_call(id, module_of(id).generate)))
     command = [sys.executable, "-I", "-c", ALONE, *(f"{id}.py" for id in IDS)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -80,7 +61,7 @@ def tokens_alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int
 @pytest.mark.parametrize("method", IDS)
 def test_bundle_runs_alone_with_the_same_tokens(method: str, tokens_alone: dict[str, list[int]]) -> None:
     generate = module_of(method).generate
-    found = generate(**call(method, generate))
+    found = generate(**tiny_call(method, generate))
     expected = [row.tokens for row in found] if isinstance(found, list) else found.tokens
     assert expected
     assert tokens_alone[method] == expected

@@ -32,6 +32,11 @@ BUGS = {
             "random-guesses",
         ),
         "drafts less than asked for": ("end + gamma]", "end + 1]", "perfect-use"),
+        "knows one end token only": (
+            "kept=kept), limit, eos)",
+            "kept=kept), limit, eos if eos is None or isinstance(eos, int) else [*eos][0])",
+            "several-ends",
+        ),
     },
     "learning": {
         "learns to be sure": (
@@ -104,6 +109,7 @@ BUGS = {
         "ends all rows with one": ("open_ = going", "open_ = going if len(going) == len(open_) else []", "alone"),
         "gives a row the wrong limit": ("limits[i], eos", "max(limits), eos", "alone"),
         "ends no row": ("limits[i], eos", "limits[i]", "ends"),
+        "knows one end token only": ("limits[i], eos", "limits[i], eos if isinstance(eos, int) else None", "ends"),
         "draws once for all rows": (
             "sampler.draw(sampler.probs(logits[torch.arange(len(open_)), ends])).tolist()",
             "[int(sampler.draw(sampler.probs(logits[0, ends[0]])))] * len(open_)",

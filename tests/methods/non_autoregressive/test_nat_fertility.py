@@ -454,7 +454,7 @@ def test_a_fertility_that_is_forbidden_is_not_broken() -> None:
     [
         ({"decoding": "beam"}, "decoding is 'beam'; choose argmax, average or noisy"),
         ({"decoding": "noisy"}, "noisy decoding needs a teacher"),
-        ({"samples": 0}, "samples is 0; at least 1 plan must be drawn"),
+        ({"samples": 0}, "samples is 0; give a number at least 1"),
         ({"teacher": sequence_model(EncoderDecoder, vocab=10)}, "vocabularies of 10 and 11 tokens"),
         ({"teacher": sequence_model(EncoderDecoder, longest=9)}, "the teacher has 9 positions and the model 12"),
         ({"source": []}, "give at least one token"),

@@ -174,8 +174,8 @@ def test_references_are_neither_changed_nor_kept() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"shortest": 0}, "a match has from 0 to 5 tokens; let it have 1 or more"),
-        ({"shortest": 3, "longest": 2}, "a match has from 3 to 2 tokens"),
+        ({"shortest": 0}, "shortest is 0 and longest is 5; needed are 1 <= shortest <= longest"),
+        ({"shortest": 3, "longest": 2}, "shortest is 3 and longest is 2"),
         ({"references": [[5], [11]]}, "the references hold tokens that a vocabulary of 11 lacks"),
         ({"references": [[-1]]}, "the references hold tokens"),
         ({"gamma": 0}, "gamma is 0"),
