@@ -218,9 +218,10 @@ def slide(window: ShortCache, length: int, sinks: int, recent: int) -> None:
     window.crop(length)
     surplus = len(window.cache) - sinks - recent
     if surplus > 0:
+        turn = window.model.turn(surplus, 1)  # by the angles of as many places
         for layer in range(window.model.shape.layers):
             k, _ = window.cache.entries(layer)
-            k[:, :sinks] = rotate(k[:, :sinks], window.model.turn(0, 1, torch.tensor([surplus])))
+            k[:, :sinks] = rotate(k[:, :sinks], turn) / window.model.shape.rope_scale  # they are scaled already
         window.cache.keep(0, [*range(sinks), *range(sinks + surplus, len(window.cache))])
         window.dropped += surplus
 

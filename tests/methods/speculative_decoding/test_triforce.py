@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -43,6 +44,7 @@ MUTANTS = [
     ("window-keeps-rejected-tokens", "    window.crop(length)\n", ""),
     ("full-cache-keeps-rejected-tokens", "full.crop(len(tokens) - 1)", "full.crop(len(tokens))"),
     ("sinks-stay-behind", "k[:, :sinks] = rotate(", "rotate("),
+    ("sinks-scaled-at-every-slide", " / window.model.shape.rope_scale", ""),
     (
         "window-drops-the-newest",
         "*range(sinks + surplus, len(window.cache))",
@@ -214,11 +216,12 @@ def test_new_tokens_replace_the_least_important() -> None:
                 assert torch.equal(found[head], full[head, wanted])
 
 
-@pytest.mark.parametrize("step", [1, 3])
+@pytest.mark.parametrize(("step", "rope_scale"), [(1, 1.0), (3, 1.0), (1, 1.2)])
 @torch.inference_mode()
-def test_the_window_is_that_of_streaming_llm(step: int) -> None:
+def test_the_window_is_that_of_streaming_llm(step: int, rope_scale: float) -> None:
     """Keys of a first layer depend on no context, so the window must equal a text of its tokens alone."""
     model, sinks, recent = language_model(11, layers=1), 2, 4
+    model.shape = replace(model.shape, rope_scale=rope_scale)  # as YaRN has it
     window, text = ShortCache(model), [*PROMPT, *PROMPT]
     for start in range(0, len(text) - step, step):
         window(text[start : start + step])
