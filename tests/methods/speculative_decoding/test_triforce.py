@@ -22,8 +22,8 @@ from reference_impls.core.sampling import Sampler
 from reference_impls.speculative_decoding import triforce
 from reference_impls.speculative_decoding.triforce import (
     ShortCache,
+    append_newest,
     choose,
-    follow,
     generate,
     refill,
     retrieve,
@@ -57,11 +57,11 @@ MUTANTS = [
     ("query-of-a-rejected-token", "queries[:, :, kept]", "queries[:, :, -1]"),
     (
         "new-tokens-not-in-the-partial-cache",
-        "newest = torch.arange(built, len(full)",
+        "newest = torch.arange(scored, len(full)",
         "newest = torch.arange(len(full), len(full)",
     ),
-    ("budget-overrun", "min(built, budget - len(newest))", "built"),
-    ("retrieved-once-and-for-all", "if len(full) - built >= stride or rate < threshold:", "if built < 0:"),
+    ("budget-overrun", "min(scored, budget - len(newest))", "scored"),
+    ("retrieved-once-and-for-all", "if len(full) - scored >= stride or rate < threshold:", "if scored < 0:"),
     ("drafting-passes-of-one-level", "passes += gamma + 1", "passes += gamma"),
 ]
 
@@ -86,7 +86,7 @@ def partial(model: LanguageModel, tokens: list[int], budget: int, chunk: int) ->
     """The middle level's cache right after a retrieval."""
     cache, queries = read(model, tokens)
     middle = ShortCache(model)
-    follow(middle, cache, retrieve(middle, cache, queries, budget, chunk), budget)
+    append_newest(middle, cache, retrieve(middle, cache, queries, budget, chunk), budget)
     return middle
 
 
@@ -324,16 +324,16 @@ def test_sizes_that_cannot_work_are_one_sentence(sizes: dict[str, int]) -> None:
 @pytest.mark.parametrize(("chunk", "stride"), [(1, 2), (2, 5), (3, 9), (3, 1)])
 def test_the_first_chunk_stays_in_the_smallest_budget(chunk: int, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also right before a retrieval, when the newest tokens take most of the room."""
-    honest, newest = triforce.follow, list[int]()
+    honest, newest = triforce.append_newest, list[int]()
 
-    def spy(middle: ShortCache, full: Cache, built: int, budget: int) -> None:
-        honest(middle, full, built, budget)
-        newest.append(len(full) - built)
+    def spy(middle: ShortCache, full: Cache, scored: int, budget: int) -> None:
+        honest(middle, full, scored, budget)
+        newest.append(len(full) - scored)
         assert len(middle.cache) <= budget
         for found, wanted in zip(middle.cache.entries(0), full.entries(0), strict=True):
             assert torch.equal(found[:, :chunk], wanted[:, :chunk])
 
-    monkeypatch.setattr(triforce, "follow", spy)
+    monkeypatch.setattr(triforce, "append_newest", spy)
     target = varied_model()
     sizes = {"chunk": chunk, "stride": stride, "budget": chunk + max(chunk, stride - 1), "sinks": 1, "recent": 5}
     for temperature in (0.0, 1.0):
