@@ -125,8 +125,8 @@ def generate(
             # Commit: the deep token; with a rollback, what the deep model let pass comes before it.
             tokens = [*tokens[: len(tokens) - len(exited) + kept], token]
             cache.crop(len(tokens) - 1)
-            withheld = [] if rollback is None else exited  # without a rollback they were handed out at once
-            step = deep_step(withheld, kept, token, (exit_layer, depth), stacked=len(stack))
+            # Without a rollback, what exited was handed out at once.
+            step = deep_step([] if rollback is None else exited, kept, token, (exit_layer, depth), stacked=len(stack))
             go_on = result.add(step, limit, eos)
             stack, shallow, exited = [], [], []
     return result
