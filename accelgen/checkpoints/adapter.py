@@ -17,7 +17,7 @@ from reference_impls.core.layers import Shape, as_tensor
 MASKABLE = ("eager", "sdpa")  # the kinds of attention that take a mask of any form; flash attention takes none
 GROWING = {"dynamic", "longrope"}  # rotary angles that change, also of tokens read before, as a text grows
 TABLES = ("wpe", "embed_positions", "position_embeddings")  # how families call a table of positions
-LAYERED = frozenset({"blocks", "embed", "embedding", "fill", "head", "logits", "norm", "project", "run", "turn"})
+LAYERED = frozenset({"angles", "blocks", "embed", "embedding", "fill", "head", "logits", "norm", "project", "run"})
 
 
 class TransformersCache:

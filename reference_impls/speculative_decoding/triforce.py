@@ -165,9 +165,9 @@ def run_with_queries(target: LanguageModel, tokens: Sequence[int], cache: Cache,
     The pass is that of `LanguageModel.run`, but it hands out the queries.
     """
     x, past, queries = target.embed(tokens), len(cache), []
-    turn, mask = target.turn(past, len(tokens)), attention_mask(None, past, len(tokens), x)
+    angles, mask = target.angles(past, len(tokens)), attention_mask(None, past, len(tokens), x)
     for layer, block in enumerate(target.blocks):
-        q, k, v = block.attention.project(block.attention_norm(x), turn)
+        q, k, v = block.attention.project(block.attention_norm(x), angles)
         x = x + block.attention.read(q, *cache.append(layer, k, v), mask, causal=past == 0)
         x = x + block.feed(x)
         queries.append(q[:, -last:])
@@ -221,10 +221,10 @@ def slide(window: ShortCache, length: int, sinks: int, recent: int) -> None:
     window.crop(length)
     surplus = len(window.cache) - sinks - recent
     if surplus > 0:
-        turn = window.model.turn(surplus, 1)  # by the angles of as many places
+        angles = window.model.angles(surplus, 1)  # as many places on
         for layer in range(window.model.shape.layers):
             k, _ = window.cache.entries(layer)
-            k[:, :sinks] = rotate(k[:, :sinks], turn) / window.model.shape.rope_scale  # they are scaled already
+            k[:, :sinks] = rotate(k[:, :sinks], angles) / window.model.shape.rope_scale  # they are scaled already
         window.cache.keep(0, [*range(sinks), *range(sinks + surplus, len(window.cache))])
         window.dropped += surplus
 
