@@ -7,7 +7,8 @@ from typing import Any, get_type_hints
 from reference_impls.core.sampling import Sampler
 from reference_impls.testing import Scene, options
 from reference_impls.testing.cases import case_of
-from reference_impls.testing.tiny import language_model, module_class, sequence_model
+from reference_impls.testing.from_signature import module_class
+from reference_impls.testing.tiny import language_model, sequence_model
 
 
 def tiny_call(id: str, generate: Callable[..., Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from reference_impls.core.layers import Shape, as_tensor, check_last
 
 MASKABLE = ("eager", "sdpa")  # the kinds of attention that take a mask of any form; flash attention takes none
 TABLES = ("wpe", "embed_positions", "position_embeddings")  # how families call a table of positions
-LAYERED = frozenset({"blocks", "embed", "embedding", "fill", "head", "logits", "norm", "project", "run", "turn"})
+LAYERED = frozenset({"angles", "blocks", "embed", "embedding", "fill", "head", "logits", "norm", "project", "run"})
 
 
 class TransformersCache:

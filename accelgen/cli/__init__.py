@@ -2,6 +2,13 @@
 
 One module for each group of commands. What is slow to import (torch, mkdocs) is imported by the command that needs it,
 so that `accelgen list` answers at once.
+
+Commands: `listing` lists and searches, `catalogue` shows, cites, copies, validates and exports, `running` runs a
+method, `proofs` verifies, `measurements` measures and traces, `adding` begins a method and says what it lacks, `models`
+is the zoo, `documents` the site. A run: `prompts` reads what it begins with, `own_options` what a method asks for,
+`options` writes values so that they can be typed back, `on_checkpoint` finds out what runs on a user's model, `outcome`
+says what became of it, `tokens` colours it. Around all commands: `sentences` makes one sentence of an error, `output`
+writes, `encoding` sees that what is written can be read everywhere.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from rich.text import Text
 from accelgen import exports
 from accelgen.cli.output import AsJson, OutFile, check_output, console, print_wrapped, write, write_json
 from accelgen.exports.formulas import in_plain_text
+from accelgen.measuring.kinds import KINDS
 from accelgen.project.places import ROOT, TAXONOMY
 from accelgen.site import docstring
 from accelgen.site.results import read_results, site_address
@@ -177,10 +178,10 @@ def _source(entry: Method | Baseline) -> str:
 
 
 def _signature(entry: Method | Baseline) -> str:
-    """How `generate` is called, read from the source so that torch need not be imported."""
-    tree = ast.parse(_source(entry))
-    found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "generate"]
-    return f"generate({ast.unparse(found[0].args)})" if found else ""
+    """How it is called, read from the source so that torch need not be imported."""
+    tree, function = ast.parse(_source(entry)), KINDS[entry.call].function
+    found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function]
+    return f"{function}({ast.unparse(found[0].args)})" if found else ""
 
 
 def _sections(entry: Method | Baseline) -> list[tuple[str, list[str]]]:

@@ -326,7 +326,7 @@ class Batch(Kind):
 
 
 class Classify(Kind):
-    """`predict(model, text, …) -> Step`: a label, and the layers that it took."""
+    """`predict(model, tokens, …) -> Step`: a label, and the layers that it took."""
 
     call = Call.CLASSIFY
     function = "predict"
@@ -338,7 +338,7 @@ class Classify(Kind):
 
     def arguments(self, request: Request) -> dict[str, Any]:
         """A text."""
-        return {"text": request.given}
+        return {"tokens": request.given}
 
     def results(self, found: Any) -> list[Generation]:
         """The label as a text of one token."""

@@ -38,7 +38,7 @@ class Call(StrEnum):
     TRANSLATE = "translate"  # generate(model, source, …)
     CANVAS = "canvas"  # generate(model, prompt, length, *, steps, …): a text of fixed length is filled
     BATCH = "batch"  # generate(target, prompts, limits, *, …): several sequences
-    CLASSIFY = "classify"  # predict(model, text, …)
+    CLASSIFY = "classify"  # predict(model, tokens, …)
 
 
 class FigureStatus(StrEnum):

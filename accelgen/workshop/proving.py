@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 
+from accelgen.measuring.kinds import KINDS
 from accelgen.taxonomy.schema import Method
 from accelgen.taxonomy.suites import claims_of
 from reference_impls import testing
@@ -21,5 +22,6 @@ def proof(subject: str, method: Method | None, suites: list[str] | None = None) 
     case, chosen = case_of(method.id), suites or [claim.id for claim in claims_of(method)]
     if subject != method.id:
         return testing.verify(subject, chosen, case)
-    generate, skip = importlib.import_module(method.module).generate, method.implementation.skip
-    return testing.Report(subject, list(testing.prove(generate, testing.named_suites(chosen), case, skip)))
+    function = getattr(importlib.import_module(method.module), KINDS[method.call].function)
+    suites_of_it, skip = testing.named_suites(chosen), method.implementation.skip
+    return testing.Report(subject, list(testing.prove(function, suites_of_it, case, skip)))

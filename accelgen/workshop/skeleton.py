@@ -10,6 +10,7 @@ import ast
 import textwrap
 from pathlib import Path
 
+from accelgen.measuring.kinds import KINDS
 from accelgen.project.places import REFERENCE, ROOT, TOOL
 from accelgen.taxonomy.schema import Call, Method
 from accelgen.workshop.status import UNWRITTEN, test_file
@@ -83,7 +84,7 @@ def skeletons(method: Method) -> dict[Path, str]:
         "test": test_file(method),
     }
     code = _code(method)
-    function = "predict" if method.call is Call.CLASSIFY else "generate"
+    function = KINDS[method.call].function
     words = {"name": method.name, "module": module, "function": function, "unwritten": UNWRITTEN}
     guarantee = method.guarantee.replace("-", " ").capitalize()
     docstring = _DOCSTRING.format(**words, paper=_paper(method), guarantee=guarantee)

@@ -99,7 +99,7 @@ def _entry(method: Method) -> Finding:
     if empty:
         return Finding("entry", lacking=f"taxonomy.yaml says nothing under {', '.join(empty)}")
     if not method.is_implemented:
-        return Finding("entry", lacking="taxonomy.yaml says `status: planned`; it is `proved` once the proofs pass")
+        return Finding("entry", lacking="taxonomy.yaml says `status: planned`: `proved` lets the proofs run")
     return Finding("entry", f"{method.call}, {method.guarantee}")
 
 

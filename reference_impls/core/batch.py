@@ -75,10 +75,11 @@ class Batch:
         self._make_room(max(ends))
         slots = torch.cat([torch.arange(*ends) for ends in zip(self.lengths, ends, strict=True)])  # positions too
         rows = torch.arange(len(self)).repeat_interleave(torch.tensor(counts))
-        turn, runs, rows, places = model.turn(0, 0, slots), self._runs(counts), rows.to(x.device), slots.to(x.device)
+        angles, runs = model.angles(0, 0, slots), self._runs(counts)
+        rows, places = rows.to(x.device), slots.to(x.device)
         for layer, block in enumerate(model.blocks):
             store = self._store[layer]
-            q, k, v = block.attention.project(block.attention_norm(x), turn)  # [heads or kv_heads, new, head_dim]
+            q, k, v = block.attention.project(block.attention_norm(x), angles)  # [heads or kv_heads, new, head_dim]
             store[0, rows, :, places], store[1, rows, :, places] = k.transpose(0, 1), v.transpose(0, 1)
             parts = q.split([(run.rows.stop - run.rows.start) * run.fed for run in runs], 1)
             y = torch.cat([run.read(part, *store) for run, part in zip(runs, parts, strict=True)])

@@ -76,7 +76,9 @@ class Cache:
         self._lengths = [min(n, length) for n in self._lengths]
 
     def keep(self, length: int, path: Sequence[int]) -> None:
-        """After a tree pass that started at `length`: keep only the tree's slots `path`, in this order.
+        """Keep the first `length` tokens and, of what stands behind them, the slots `path` in this order.
+
+        They are a tree's path, or what a window holds.
 
         Raises ValueError for slots that hold nothing.
         """

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from reference_impls.core.cache import KeysAndValues
 
-Turn = tuple[Tensor, Tensor]
+Angles = tuple[Tensor, Tensor]  # their cosines and signed sines, each [tokens, head_dim]
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ def attention_mask(visible: Tensor | None, past: int, new: int, like: Tensor) ->
     return F.pad(closed, (past, 0)) if past else closed
 
 
-def rotate(x: Tensor, turn: Turn) -> Tensor:
+def rotate(x: Tensor, angles: Angles) -> Tensor:
     """Rotary position embedding (Su et al., 2021) of x [..., tokens, head_dim], the two halves forming the pairs."""
-    cos, sin = turn
+    cos, sin = angles
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
@@ -120,15 +120,15 @@ class Attention(nn.Module):
         normed = (shape.heads + shape.kv_heads, 1, shape.head_dim)
         self.qk_norm, self.eps = nn.Parameter(torch.ones(normed)) if shape.qk_norm else None, shape.eps
 
-    def project(self, x: Tensor, turn: Turn | None) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, angles: Angles | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [..., heads, tokens, head_dim] and rotated keys and values [..., kv_heads, tokens, head_dim] of x."""
         qkv = x @ self.qkv if self.bias is None else x @ self.qkv + self.bias
         qkv = qkv.unflatten(-1, (-1, self.head_dim)).transpose(-3, -2)
         qk, v = qkv.split((self.heads + self.kv_heads, self.kv_heads), dim=-3)
         if self.qk_norm is not None:
             qk = F.rms_norm(qk, (self.head_dim,), eps=self.eps) * self.qk_norm
-        if turn is not None:
-            qk = rotate(qk, turn)
+        if angles is not None:
+            qk = rotate(qk, angles)
         q, k = qk.split((self.heads, self.kv_heads), dim=-3)
         return q, k, v
 
@@ -158,10 +158,10 @@ class Block(nn.Module):
         self.down = nn.Parameter(torch.randn(shape.hidden, shape.dim) * shape.hidden**-0.5)
 
     def attend(
-        self, x: Tensor, turn: Turn | None, mask: Tensor | None, cache: KeysAndValues | None = None, layer: int = 0
+        self, x: Tensor, angles: Angles | None, mask: Tensor | None, cache: KeysAndValues | None = None, layer: int = 0
     ) -> Tensor:
         """What self-attention adds to x [..., tokens, dim]; new keys and values go to `cache` at `layer`."""
-        q, k, v = self.attention.project(self.attention_norm(x), turn)
+        q, k, v = self.attention.project(self.attention_norm(x), angles)
         if cache is not None:
             k, v = cache.append(layer, k, v)
         causal = mask is None and q.shape[-2] == k.shape[-2]
@@ -173,8 +173,8 @@ class Block(nn.Module):
         return (F.silu(gate) * up) @ self.down
 
     def forward(
-        self, x: Tensor, turn: Turn | None, mask: Tensor | None, cache: KeysAndValues | None = None, layer: int = 0
+        self, x: Tensor, angles: Angles | None, mask: Tensor | None, cache: KeysAndValues | None = None, layer: int = 0
     ) -> Tensor:
         """The whole layer: x plus what attention adds, plus what the feed-forward half adds to that."""
-        x = x + self.attend(x, turn, mask, cache, layer)
+        x = x + self.attend(x, angles, mask, cache, layer)
         return x + self.feed(x)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from reference_impls.core.arguments import checked
 from reference_impls.core.cache import Cache, Past
-from reference_impls.core.layers import Block, Norm, Shape, Turn, as_tensor, attention_mask, check_last
+from reference_impls.core.layers import Angles, Block, Norm, Shape, as_tensor, attention_mask, check_last
 
 
 class LanguageModel(nn.Module):
@@ -42,7 +42,7 @@ class LanguageModel(nn.Module):
         """Drop the table of rotary angles; it is made again, on the weights' device, when it is next needed."""
         self._angles = torch.empty(2, 0, self.shape.head_dim, device=self.device)
 
-    def turn(self, start: int, new: int, positions: Tensor | None = None) -> Turn:
+    def angles(self, start: int, new: int, positions: Tensor | None = None) -> Angles:
         """Cosines and signed sines [new, head_dim] for positions start, start + 1, … or for explicit `positions` >= 0.
 
         Explicit ones are best kept on the processor: looking for the largest is a wait for any other device.
@@ -50,11 +50,11 @@ class LanguageModel(nn.Module):
         end = start + new if positions is None else int(positions.max()) + 1
         if end > self._angles.shape[1]:
             with torch.inference_mode(False):  # the table outlives this call, and training may need it later
-                self._angles = torch.stack(self._turn_at(torch.arange(max(2 * end, 256), device=self.device)))
+                self._angles = torch.stack(self._angles_at(torch.arange(max(2 * end, 256), device=self.device)))
         cos, sin = self._angles[:, slice(start, end) if positions is None else positions.to(self.device)]
         return cos, sin
 
-    def _turn_at(self, positions: Tensor) -> Turn:
+    def _angles_at(self, positions: Tensor) -> Angles:
         shape = self.shape
         if shape.rope_rates:
             rates = torch.tensor(shape.rope_rates, device=self.device, dtype=torch.float32)
@@ -88,13 +88,13 @@ class LanguageModel(nn.Module):
         """
         layers = range(self.shape.layers) if layers is None else layers
         past = cache.length(layers[0]) if cache is not None and len(layers) else 0
-        turn = self.turn(past, x.shape[-2], positions)
+        angles = self.angles(past, x.shape[-2], positions)
         mask = attention_mask(visible, past, x.shape[-2], x)
         blocks = list(self.blocks)  # a ModuleList looks for a string at each index
         for layer in layers:
             if cache is not None and cache.length(layer) != past:
                 raise ValueError(f"layer {layer} has {cache.length(layer)} cached tokens, layer {layers[0]} has {past}")
-            x = x + blocks[layer].attend(x, turn, mask, cache, layer)
+            x = x + blocks[layer].attend(x, angles, mask, cache, layer)
             x = x + blocks[layer].feed(x)
         return x
 
@@ -105,8 +105,8 @@ class LanguageModel(nn.Module):
         """
         for layer in layers:
             block = self.blocks[layer]
-            turn = self.turn(cache.length(layer), x.shape[-2])
-            cache.append(layer, *block.attention.project(block.attention_norm(x), turn)[1:])
+            angles = self.angles(cache.length(layer), x.shape[-2])
+            cache.append(layer, *block.attention.project(block.attention_norm(x), angles)[1:])
 
     def logits(self, x: Tensor) -> Tensor:
         """Next-token logits [..., tokens, vocab] read from the hidden states of any layer."""

@@ -72,12 +72,12 @@ def verify_tree(sampler: Sampler, tree: Tree, p: Tensor, q: Tensor | None = None
     """
     rest, chance = p.clone(), p.new_zeros(len(tree))  # what is left of p after the rejections so far
     rank: dict[int, int] = {}
-    turns: dict[int, list[int]] = {}  # how many elder siblings a node has -> such nodes
+    by_rank: dict[int, list[int]] = {}  # how many elder siblings a node has -> such nodes
     for node, parent in enumerate(tree.parents):
         rank[parent] = rank.get(parent, -1) + 1
-        turns.setdefault(rank[parent], []).append(node)
+        by_rank.setdefault(rank[parent], []).append(node)
     drafted = torch.tensor(tree.tokens, device=p.device, dtype=torch.long)
-    for nodes in turns.values():
+    for nodes in by_rank.values():
         now = torch.tensor(nodes, device=p.device)
         rows = torch.tensor([tree.parents[node] + 1 for node in nodes], device=p.device)
         x, law = drafted[now, None], rest[rows]  # [now, 1], [now, vocab]

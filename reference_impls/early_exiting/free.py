@@ -99,34 +99,36 @@ def generate(
     check_length(target, prompt, limit)
     threshold = threshold if estimator is None else estimator.update(threshold)
     result, tokens, cache, depth = Generation(), list(prompt), target.new_cache(), target.shape.layers
-    stack, early, exited = list[Tensor](), list[Tensor](), list[int]()
+    stack, shallow, exited = list[Tensor](), list[Tensor](), list[int]()  # what waits: states, their logits, tokens
     go_on = limit > 0
-    # The upper layers hold all tokens before the stack, the lower ones also those on it, and none holds the newest.
+    # The deep layers hold all tokens before the stack, the shallow ones also those on it, and none holds the newest.
     while go_on:
-        # Shallow: the lower layers run over the newest token; its state waits on the stack.
+        # Shallow: the first layers run over the newest token; its state waits on the stack.
         stack.append(target.run(target.embed(tokens[cache.length(0) :]), cache, layers=range(exit_layer)))
-        early.append(target.logits(stack[-1][-1]))  # [vocab]
-        must_be_deep = rollback is not None and closes(exited, limit - len(result.tokens), eos)
-        if result.tokens and not must_be_deep and confidence(early[-1]) > threshold:
+        shallow.append(target.logits(stack[-1][-1]))  # [vocab]
+        must_be_deep = rollback is not None and is_last_chance(exited, limit - len(result.tokens), eos)
+        # The prompt takes all layers.
+        if result.tokens and not must_be_deep and confidence(shallow[-1]) > threshold:
             # Exit: the shallow law gives the token. Where it may be taken back, it is not handed out yet.
-            exited.append(int(sampler.draw(sampler.probs(early[-1]))))
+            exited.append(int(sampler.draw(sampler.probs(shallow[-1]))))
             tokens.append(exited[-1])
             if rollback is None:
                 go_on = result.add(Step(exited[-1:], layers=[exit_layer], work=exit_layer), limit, eos)
         else:
-            # Deep: one pass of the upper layers over the stack, which leaves true keys and values for every token.
+            # Deep: one pass of the deep layers over the stack, which leaves true keys and values for every token.
             hidden = target.run(torch.cat(stack), cache, layers=range(exit_layer, depth))
             logits = target.logits(hidden[-len(stack) :])  # [exited + 1, vocab]: of the prompt only the last token
             kept = count_kept(logits, exited, rollback)
             token = int(sampler.draw(sampler.probs(logits[kept])))
             if estimator is not None:
-                estimator.learn(*pairs(torch.stack(early), logits))
+                estimator.learn(*pairs(torch.stack(shallow), logits))
             # Commit: the deep token; with a rollback, what the deep model let pass comes before it.
             tokens = [*tokens[: len(tokens) - len(exited) + kept], token]
             cache.crop(len(tokens) - 1)
+            # Without a rollback, what exited was handed out at once.
             step = deep_step([] if rollback is None else exited, kept, token, (exit_layer, depth), stacked=len(stack))
             go_on = result.add(step, limit, eos)
-            stack, early, exited = [], [], []
+            stack, shallow, exited = [], [], []
     return result
 
 
@@ -135,7 +137,7 @@ def confidence(logits: Tensor) -> float:
     return float(top_two_gap(logits))
 
 
-def closes(exited: Sequence[int], left: int, eos: Ends | None) -> bool:
+def is_last_chance(exited: Sequence[int], left: int, eos: Ends | None) -> bool:
     """Whether the next token must be the deep model's, because no later pass would check the `exited` ones."""
     return len(exited) + 1 == left or any(is_end(token, eos) for token in exited)
 
@@ -157,9 +159,9 @@ def deep_step(withheld: list[int], kept: int, token: int, depths: tuple[int, int
     return Step(emitted, withheld, kept=len(emitted) - 1, draft_passes=len(withheld), layers=layers, work=work)
 
 
-def pairs(early: Tensor, late: Tensor) -> tuple[list[float], list[bool]]:
+def pairs(shallow: Tensor, deep: Tensor) -> tuple[list[float], list[bool]]:
     """For each place: the shallow confidence, and whether shallow and deep logits [places, vocab] agree on the best."""
-    return top_two_gap(early).tolist(), (early.argmax(-1) == late.argmax(-1)).tolist()
+    return top_two_gap(shallow).tolist(), (shallow.argmax(-1) == deep.argmax(-1)).tolist()
 
 
 def check_options(depth: int, exit_layer: int, rollback: float | None) -> None:
@@ -245,7 +247,7 @@ class ThresholdEstimator:
         c = torch.tensor(self.confidences, dtype=torch.float64).clamp(1e-4, 1 - 1e-4)
         agrees = torch.tensor(self.agreements)
         labels = torch.stack((~agrees, agrees)).double()  # [2, pairs]
-        weight = self.trust * labels + (1 - self.trust) * self.densities(c).softmax(0)
+        weight = self.trust * labels + (1 - self.trust) * self.log_densities(c).softmax(0)
         total = weight.sum(-1)
         mean = (weight * c).sum(-1) / total
         spread = (weight * (c - mean[:, None]) ** 2).sum(-1) / total
@@ -254,12 +256,12 @@ class ThresholdEstimator:
         known = ((weight > 0).sum(-1) > 1) & (spread > 1e-9)  # a law of fewer than two values keeps its shape
         self.shapes = torch.where(known[:, None], found, self.shapes)
 
-    def densities(self, c: Tensor) -> Tensor:
+    def log_densities(self, c: Tensor) -> Tensor:
         """Logarithms [2, n] of both Beta densities at confidences c [n]."""
         return torch.distributions.Beta(*self.shapes.T[..., None]).log_prob(c)
 
     def threshold(self, low: float = 0.3, high: float = 0.9, values: int = 10) -> float:
         """The smallest value at which agreement has a chance above zeta, were both kinds equally frequent."""
         grid = torch.linspace(low, high, values, dtype=torch.float64)
-        likely = self.densities(grid).softmax(0)[1] > self.zeta
+        likely = self.log_densities(grid).softmax(0)[1] > self.zeta  # f_1 / (f_0 + f_1)
         return float(grid[likely.int().argmax()]) if bool(likely.any()) else high

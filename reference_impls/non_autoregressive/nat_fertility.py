@@ -111,7 +111,7 @@ def generate(
         raise ValueError("the model's logits are not finite (NaN or infinite): check its weights")
     # Choose: the teacher reads all texts in a single pass.
     best, passes = 0, 1
-    if teacher is not None and decoding == "noisy":
+    if teacher is not None and decoding == "noisy":  # which has a teacher: `check_options`
         best, passes = int(text_log_p(teacher, teacher.encode(source), texts, real, end=model.end).argmax()), 2
     emitted = texts[best, real[best]].tolist()
     result = Generation()
@@ -147,7 +147,7 @@ def copies(fertility: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     ends = ends.where(ends[:, -1:] > 0, 1)  # a plan without a word: the first source word comes once
     place = torch.arange(int(ends[:, -1].max()), device=ends.device).repeat(len(ends), 1)
     origin = torch.searchsorted(ends, place, right=True)  # the first word that ends behind the place
-    return origin.clamp(max=ends.shape[-1] - 1), place < ends[:, -1:]
+    return origin.clamp(max=ends.shape[-1] - 1), place < ends[:, -1:]  # places that are not real copy the last word
 
 
 def check_options(model: FertilityModel, decoding: str, teacher: EncoderDecoder | None, samples: int) -> None:
@@ -193,10 +193,11 @@ class FertilityModel(EncoderDecoder):
         others = ~torch.eye(len(places), dtype=torch.bool, device=x.device) | alone
         seen = attention_mask(real[:, None, :], 0, len(places), x)
         seen_others = attention_mask(real[:, None, :] & others, 0, len(places), x)
-        keys = F.rms_norm(places, places.shape[-1:])  # and queries, of the positional attention
-        for block, reorder, (source_keys, source_values) in zip(self.decoder, self.reorder, memory.layers, strict=True):
+        where = F.rms_norm(places, places.shape[-1:])  # queries and keys of the positional attention
+        layers = zip(self.decoder, self.reorder, memory.layers, strict=True)
+        for block, positional, (source_keys, source_values) in layers:
             x = x + block.attend(x, None, seen_others)
-            x = x + reorder(x, keys, seen)
+            x = x + positional(x, where, seen)
             x = x + block.consult(x, source_keys, source_values, memory.mask)
             x = x + block.feed(x)
         logits = self.logits(x)

@@ -7,16 +7,17 @@ https://arxiv.org/abs/2401.12522
 Idea
 ----
 Mask tokens behind a text make the model guess what comes at their places. Two small things are learnt for it, while
-every weight of the model is frozen: embeddings of the masks, and a prompt, which is keys and values in every layer that
-only the masks see and that tells the model what to do there. A pass that verifies guesses can draft as well: it holds a
-group of masks behind each of them, so wherever acceptance ends, the next guesses are there already.
+every weight of the model is frozen: embeddings of the masks, and learned keys with their values in every layer (the
+paper's prompt), which only the masks see and which tell the model what to do there. A pass that verifies guesses
+can draft as well: it holds a group of masks behind each of them, so wherever acceptance ends, the next guesses are
+there already.
 
 Algorithm
 ---------
 1. *Layout* of a pass: the newest token, which is the root; the tree of guesses below it; a group of $m$ masks behind
    the root and behind each node. A node sees its ancestors. A mask sees what the node before its group sees, the
-   earlier masks of its group, and the prompt; its position is one further than theirs. Nothing but masks sees a mask
-   or the prompt, so the target's laws are those of the frozen model.
+   earlier masks of its group, and the learned keys; its position is one further than theirs. Nothing but masks sees a
+   mask or a learned key, so the target's laws are those of the frozen model.
 2. *Verify*: the pass gives the law $p$ after the root and after each node. From the root on, a child $x$ is kept with
    probability $p(x)$, at temperature 0 if it is $\arg\max p$; the token after the last kept node comes from what is
    left of $p$.
@@ -24,15 +25,15 @@ Algorithm
    known now; mask $i$ of the group guesses the token $i$ places after it.
 4. *Tree* (`half_tree`): the `widths[i - 1]` best tokens of mask $i$ stand below the best token of mask $i - 1$. So only
    best guesses are continued, and a path that takes another one ends there.
-5. *Commit*: the cache keeps the accepted path and forgets nodes, masks and prompt.
+5. *Commit*: the cache keeps the accepted path and forgets nodes, masks and learned keys.
 6. *Train* (`loss`): the model writes texts at temperature 0. Many groups of masks stand behind places $t$ of such a
    text in one pass, none of which sees another; mask $i$ behind $t$ learns the token at $t + 1 + i$ by cross-entropy.
 
 Guarantee
 ---------
-Exact distribution, for any prompt and masks. The tree is made without chance, and `verify_tree` keeps the target's law
-for such guesses; at temperature 0 the text is the greedy one, which is what the paper claims. The masks cannot change a
-law, because no other token sees them.
+Exact distribution, for any masks and learned keys. The tree is made without chance, and `verify_tree` keeps the
+target's law for such guesses; at temperature 0 the text is the greedy one, which is what the paper claims. The masks
+cannot change a law, because no other token sees them.
 
 Differences from the paper
 --------------------------
@@ -41,12 +42,12 @@ Differences from the paper
    draws from $p$ and not from the residual, so $x$ comes out with probability
    $\min(p(x), q(x)) + (1 - \alpha)\, p(x)$, where $\alpha = \sum_x \min(p(x), q(x))$.
 2. The published tree modes run without a cache and read the whole text in every pass. Here the cache holds the text,
-   and in a pass with masks the prompt's keys and values behind it (`Prompted`), from where they are dropped again.
+   and in a pass with masks the learned keys and values behind it (`Prompted`), from where they are dropped again.
 3. The pass over the user's prompt has no masks, because it would need an n by n mask: the first guesses are drafted by
    the second pass.
 4. Of the paper's trees this is the efficient one, which continues the best guess of each level alone.
-5. The prompt begins as what the layers themselves compute for random tokens of the vocabulary, the masks as the mean
-   embedding (`start_from`).
+5. The learned keys begin as what the layers themselves compute for tokens from all over the vocabulary, the masks as
+   the mean embedding (`start_from`).
 
 Example
 -------
@@ -103,12 +104,12 @@ def generate(
     # Between turns the cache holds all tokens but the last, and `tree` the guesses below that one.
     while go_on:
         # Verify, and look ahead in the same pass: a group of masks stands behind the root and behind each node.
-        inputs, groups = [*tokens[len(cache) :], *tree.tokens], torch.arange(len(tree) + 1)
+        inputs, places = [*tokens[len(cache) :], *tree.tokens], torch.arange(len(tree) + 1)
         if result.steps:
-            hidden = look_ahead(target, tuning, inputs, tree.layout(), groups, size=len(widths), cache=cache)
+            hidden = look_ahead(target, tuning, inputs, tree.layout(), places, size=len(widths), cache=cache)
         else:
             hidden = target.run(target.embed(inputs), cache)[-1:]  # the prompt, before anything is guessed
-        p = sampler.probs(target.logits(hidden[: len(groups)]))  # [nodes + 1, vocab]
+        p = sampler.probs(target.logits(hidden[: len(places)]))  # [nodes + 1, vocab]
         path, extra = verify_tree(sampler, tree, p)
         # Commit: the accepted path and the token after it; the cache forgets nodes, masks and learned keys.
         emitted = [*(tree.tokens[node] for node in path), extra]
@@ -116,7 +117,8 @@ def generate(
         tokens += emitted
         go_on = result.add(Step(emitted, tree.tokens, parents=tree.parents, kept=len(path)), limit, eos)
         # Draft: the group behind the last node kept has guessed what follows the extra token.
-        masks = hidden[len(groups) :].view(len(groups), -1, target.shape.dim)[path[-1] + 1 if path else 0]
+        groups = hidden[len(places) :].view(len(places), -1, target.shape.dim)  # [nodes + 1, masks, dim]
+        masks = groups[path[-1] + 1 if path else 0]
         tree = half_tree(best_guesses(target.logits(masks), max(widths)).tolist(), widths)
     return result
 
@@ -125,7 +127,7 @@ def half_tree(guesses: Sequence[Sequence[int]], widths: Sequence[int]) -> Tree:
     """The tree of guesses [masks, width], best first: widths[i] of mask i, below the best one of mask i - 1."""
     tree, parent = Tree(), -1
     for row, width in zip(guesses, widths, strict=False):  # before the first look ahead there are none
-        parent, *_ = [tree.add(token, parent) for token in row[:width]]
+        parent, *_ = [tree.add(token, parent) for token in row[:width]]  # the best one goes on
     return tree
 
 
@@ -144,13 +146,14 @@ def look_ahead(
     [..., n + groups * size, dim], one group after another. `layout` is that of the tokens alone, as of `Tree.layout`.
     """
     depths, visible = layout
-    n, past = len(depths), Prompted(tuning.prompts, cache)
+    n, prompted = len(depths), Prompted(tuning.prompts, cache)
     depths, visible = attach(depths, visible, places, size)
     is_mask = torch.arange(len(depths)) >= n
+    # Columns: the new tokens and masks, then the learned keys; those of the cache come before them.
     visible = torch.cat((visible, is_mask[:, None].expand(-1, tuning.prompts.shape[-2])), 1)
     x = target.embed(tokens)
     x = torch.cat((x, tuning.masks[:size].repeat(len(places), 1).expand(*x.shape[:-2], -1, -1)), -2)
-    return target.run(x, past, positions=past.length(0) + depths, visible=visible)
+    return target.run(x, prompted, positions=prompted.length(0) + depths, visible=visible)
 
 
 def check_tree_widths(widths: Sequence[int], masks: int, vocab: int) -> None:
@@ -162,7 +165,7 @@ def check_tree_widths(widths: Sequence[int], masks: int, vocab: int) -> None:
 
 
 class Prompted:
-    """A text's keys and values as one pass sees them: behind those of its own tokens stand the learned `prompts`.
+    """A text's keys and values as one pass sees them: behind those of its own tokens stand the learned ones, `prompts`.
 
     The order of keys means nothing to attention, and there, behind the text, the cache forgets them with the masks.
     Without a cache nothing lasts: that is how training calls it.
@@ -176,7 +179,7 @@ class Prompted:
         return self.cache.length(layer) if self.cache is not None else 0
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store new keys and values [..., kv_heads, new, head_dim] and the prompts; return all of the layer."""
+        """Store new keys and values [..., kv_heads, new, head_dim] and the learned ones; return all of the layer."""
         own = self.prompts[layer]  # [2, kv_heads, prompts, head_dim]
         k, v = (
             torch.cat((new, more.expand(*new.shape[:-2], -1, -1)), -2) for new, more in zip((k, v), own, strict=True)
@@ -185,7 +188,7 @@ class Prompted:
 
 
 class BidirectionalTuning(nn.Module):
-    """All that is trained: keys and values of prompt tokens in every layer, and the embeddings of the masks."""
+    """All that is trained: learned keys and values in every layer, `prompts`, and the embeddings of the masks."""
 
     @checked
     def __init__(self, shape: Shape, masks: int = 3, prompts: int = 16) -> None:
@@ -196,7 +199,7 @@ class BidirectionalTuning(nn.Module):
         self.prompts = nn.Parameter(torch.randn(shape.layers, 2, shape.kv_heads, prompts, shape.head_dim))
 
     def start_from(self, target: LanguageModel) -> None:
-        """Masks like the mean token, prompts like tokens from all over the vocabulary: what training begins with."""
+        """Masks like the mean token, keys like tokens from all over the vocabulary: what training begins with."""
         cache = target.new_cache()
         with torch.no_grad():
             self.masks.copy_(target.embedding.mean(0))

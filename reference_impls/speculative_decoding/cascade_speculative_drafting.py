@@ -104,7 +104,8 @@ def generate(
     check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     cascade = Cascade(drafters, max_gram, k_matrix, lenience, sampler)
-    longest = sum(map(sum, k_matrix))  # a draft exceeds its row by no more than the longest draft of a row below
+    # A drafter adds one token to a draft made for it, so a draft is at most the sum of its row and of those below.
+    longest = sum(map(sum, k_matrix))
     go_on = limit > 0
     # Between turns the target's cache holds all tokens but the last; those of the drafters hold no more than that.
     while go_on:
@@ -154,13 +155,16 @@ class Cascade:
         for j, count in enumerate(self.k_matrix[row][row:], start=row):
             wanted += count
             while len(tokens) < wanted:
-                more, own = self.extend(j, [*text, *tokens], wanted - len(tokens))  # the count binds Max-Gram alone
-                tokens, laws = tokens + more, laws + own
+                more, more_laws = self.extend(j, [*text, *tokens], wanted - len(tokens))
+                tokens, laws = tokens + more, laws + more_laws
         return tokens, laws
 
     def extend(self, j: int, text: Sequence[int], count: int) -> tuple[list[int], list[Tensor]]:
-        """The vertical cascade: tokens of drafter j after `text`, from one pass over what smaller ones drafted."""
-        if j == len(self.drafters):
+        """The vertical cascade: tokens of drafter j after `text`, from one pass over what smaller ones drafted.
+
+        `count` binds Max-Gram alone.
+        """
+        if j == len(self.drafters):  # Max-Gram, the last
             guesses = self.max_gram(text, count)
             drawn = self.max_gram.successor.new_tensor(guesses)  # on the table's device
             return guesses, list(one_hot(drawn, self.max_gram.shape.vocab))
@@ -177,12 +181,13 @@ class Cascade:
         r = drafted_laws(laws, q)
         shared = torch.minimum(r, q)  # r(x) a(x): the mass with which a guess x is made and kept
         if self.lenience < 1:  # behind the draft r is 0, and so this stays 0
-            shared = torch.where(logits.softmax(-1, wide(logits)) > self.lenience * r, r, shared)
+            q_tilde = logits.softmax(-1, wide(logits))
+            shared = torch.where(q_tilde > self.lenience * r, r, shared)
         rest = residual(q, r)
         t = shared + (1 - shared.sum(-1, keepdim=True)) * rest
         drawn = torch.tensor(draft, device=q.device, dtype=torch.long)[:, None]
-        chance = shared[:-1].gather(-1, drawn) / r[:-1].gather(-1, drawn)
-        kept = self.sampler.accept(chance.squeeze(-1)).cumprod(0).sum()
+        a = shared[:-1].gather(-1, drawn) / r[:-1].gather(-1, drawn)
+        kept = self.sampler.accept(a.squeeze(-1)).cumprod(0).sum()
         count, extra = torch.stack((kept, self.sampler.draw(rest[kept]))).tolist()
         check_guesses([extra])
         return [*draft[:count], extra], t[: count + 1]
@@ -201,7 +206,7 @@ def longest_match(text: Sequence[int]) -> int:
             n = size[n - 1]
         size.append(n + (back[i] == back[n]))
         if size[i] > longest:
-            longest, place = size[i], len(text) - 1 - i + size[i]
+            longest, place = size[i], len(text) - 1 - i + size[i]  # text[place - longest : place] repeats the end
     return place
 
 

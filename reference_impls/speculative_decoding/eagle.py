@@ -220,7 +220,7 @@ class EagleDrafter(nn.Module):
         known, new = len(cache) if cache is not None else 0, x.shape[-2]
         past = known if visible is None else known + new - visible.shape[-1]
         mask = attention_mask(visible, past, new, x)
-        y: Tensor = self.blocks[0](x, target.turn(known, new, positions), mask, cache)
+        y: Tensor = self.blocks[0](x, target.angles(known, new, positions), mask, cache)
         return y
 
 

@@ -54,7 +54,7 @@ Example
 >>> from reference_impls.speculative_decoding.lookahead_trie import Trie, example, generate
 >>> trie = Trie(gamma=3)
 >>> trie.begin([3, 1, 4, 1, 5])
->>> tree = trie.draft([2, 7, 1], longest=2, gamma=2, nodes=8)
+>>> tree = trie.draft([2, 7, 1], longest=2, depth=2, nodes=8)
 >>> tree.tokens, tree.parents
 ([4, 5, 1], [-1, -1, 0])
 >>> prompt, trie = zoo.encode("def read_lines(path):"), Trie()
@@ -109,7 +109,7 @@ def generate(
     while go_on:
         # Draft: what followed the newest tokens in this prompt and in all outputs, once the prompt has been read.
         depth = room(len(tokens), trie.gamma, target) if result.steps else 0
-        tree = trie.draft(tokens, longest=longest, gamma=depth, nodes=nodes)
+        tree = trie.draft(tokens, longest=longest, depth=depth, nodes=nodes)
         # Verify: one pass over the whole tree, every node at the place of its depth.
         unseen = tokens[len(cache) :]
         depths, visible = tree.layout(len(unseen))
@@ -170,7 +170,7 @@ class Trie:
             raise ValueError(f"most is {most}, most_output {most_output} and patience {patience}; each is 1 or more")
         self.gamma, self.weight, self.most, self.most_output, self.patience = gamma, weight, most, most_output, patience
         self.root, self.largest = Node(), -1  # the largest of all tokens that it ever held
-        self.asked: list[Node] = []  # what the present prompt counts at
+        self.of_prompt: list[Node] = []  # what the present prompt counts at
         self.learned = 0  # how many branches of the present output it has
         self.changed: set[int] = set()  # first tokens of branches, since it was pruned
 
@@ -180,7 +180,7 @@ class Trie:
         for start in range(len(prompt) - 1):
             for node in self.path(prompt[start : start + self.gamma + 2]):
                 node.prompt += 1
-                self.asked.append(node)
+                self.of_prompt.append(node)
 
     def learn(self, written: Sequence[int], *, whole: bool = False) -> None:
         """Insert the branches of the output that are complete, or all that are left of the `whole` output."""
@@ -211,9 +211,9 @@ class Trie:
 
     def forget(self) -> None:
         """Set the counts of the prompt to 0; the next output begins anew."""
-        for node in self.asked:
+        for node in self.of_prompt:
             node.prompt = 0
-        self.asked, self.learned = [], 0
+        self.of_prompt, self.learned = [], 0
 
     def find(self, key: Sequence[int]) -> Node:
         """The node that a key leads to; one without anything below where it leads to none."""
@@ -222,25 +222,28 @@ class Trie:
             node = node.children.get(token, Node())
         return node
 
-    def draft(self, context: Sequence[int], *, longest: int, gamma: int, nodes: int) -> Tree:
-        """Up to `nodes` continuations of the last `longest` tokens of `context`, or of fewer, up to `gamma` tokens."""
+    def draft(self, context: Sequence[int], *, longest: int, depth: int, nodes: int) -> Tree:
+        """Up to `nodes` nodes of continuations of the last `longest` tokens of `context`, at most `depth` deep.
+
+        Where fewer than `depth` come back, the root among them, a shorter key is tried.
+        """
         tree = Tree()
         for n in range(min(longest, len(context)), 0, -1):
-            tree = self.cut(self.find(context[-n:]), gamma, nodes) or tree
-            if len(tree) + 1 >= gamma:  # with the root, as in published code
+            tree = self.cut(self.find(context[-n:]), depth, nodes) or tree  # an empty one counts for nothing
+            if len(tree) + 1 >= depth:  # with the root, as in published code
                 break
         return tree
 
-    def cut(self, top: Node, gamma: int, nodes: int) -> Tree:
-        """The `nodes` weightiest nodes below `top`, at most `gamma` deep, as a tree."""
-        found = [(-1, -1, 0, top)]  # token, number of the parent, depth, node; parents first; it grows while it is read
-        for number, (_, _, depth, node) in enumerate(found):
+    def cut(self, top: Node, depth: int, nodes: int) -> Tree:
+        """The `nodes` weightiest nodes below `top`, at most `depth` deep, as a tree."""
+        found = [(-1, -1, 0, top)]  # token, number of the parent, level, node; parents first; it grows while it is read
+        for number, (_, _, level, node) in enumerate(found):
             live = {x: child for x, child in node.children.items() if child.prompt or child.output}
-            found += [(x, number, depth + 1, child) for x, child in live.items() if depth < gamma]
-        tree, numbers = Tree(), {0: -1}
-        for number in chosen([node for *_, node in found[1:]], nodes, self.weight):
-            token, parent, *_ = found[number + 1]
-            numbers[number + 1] = tree.add(token, numbers[parent])
+            found += [(x, number, level + 1, child) for x, child in live.items() if level < depth]
+        tree, place = Tree(), {0: -1}  # number -> node of the tree; 0 is top itself
+        for number in (i + 1 for i in chosen([node for *_, node in found[1:]], nodes, self.weight)):
+            token, parent, *_ = found[number]
+            place[number] = tree.add(token, place[parent])
         return tree
 
 

@@ -162,7 +162,7 @@ def sketch(target: LanguageModel, token: int, cache: Cache, skips: Skips) -> Ten
     x = target.embed([token])
     for layer, block in enumerate(target.blocks):
         if layer not in skip_attention:
-            x = x + block.attend(x, target.turn(cache.length(layer), 1), None, cache, layer)
+            x = x + block.attend(x, target.angles(cache.length(layer), 1), None, cache, layer)
         if layer not in skip_feed:
             x = x + block.feed(x)
     return target.logits(x[0])

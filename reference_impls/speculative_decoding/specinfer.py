@@ -112,6 +112,7 @@ def generate(
         # Draft: a tree from each drafter, once the prompt has been read; then one tree of all their paths.
         widths = expansion[: room(len(tokens), len(expansion), target, *drafters)] if result.steps else ()
         grown = [draft_tree(sampler, d, tokens, c, widths) for d, c in zip(drafters, draft_caches, strict=True)]
+        # Every draw is a vote; equal paths share a merged node, and each vote keeps its own law.
         tree, votes, merged_nodes = merge([grown_tree for grown_tree, _ in grown])
         # Verify: one pass over the merged tree gives the law after every node; every vote is judged at its node.
         unseen = tokens[len(cache) :]
@@ -127,8 +128,8 @@ def generate(
             keep_path(draft_cache, len(tokens), nodes, path)
         emitted = [*(tree.tokens[node] for node in path), extra]
         tokens += emitted
-        passes = len(drafters) * len(widths)
-        step = Step(emitted, tree.tokens, parents=tree.parents, kept=len(path), draft_passes=passes)
+        draft_passes = len(drafters) * len(widths)
+        step = Step(emitted, tree.tokens, parents=tree.parents, kept=len(path), draft_passes=draft_passes)
         go_on = result.add(step, limit, eos)
     return result
 
@@ -140,7 +141,8 @@ def merge(trees: Sequence[Tree]) -> tuple[Tree, Tree, list[list[int]]]:
     the first vote for that path, because the others are never kept.
     """
     merged, votes, merged_nodes = Tree(), Tree(), list[list[int]]()
-    known, first_vote = dict[tuple[int, int], int](), {-1: -1}  # (node, token) -> child; node -> the first vote for it
+    known = dict[tuple[int, int], int]()  # (merged node, token) -> child
+    first_vote = {-1: -1}  # merged node -> the first vote for it
     for tree in trees:
         nodes = list[int]()
         for token, parent in zip(tree.tokens, tree.parents, strict=True):
@@ -170,7 +172,7 @@ def keep_path(cache: Cache, length: int, nodes: Sequence[int], path: Sequence[in
     Its last level was never read, so it is not in the cache.
     """
     read = nodes[: max(0, len(cache) - length)]
-    if read:
+    if read:  # else it holds nothing of the tree, and perhaps not all of the text
         cache.keep(length, [slot for slot, node in enumerate(read) if node in path])
 
 

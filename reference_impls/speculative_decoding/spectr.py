@@ -105,6 +105,7 @@ def generate(
         fitting = room(len(tokens), gamma, target, drafter) if result.steps else 0
         widths = (drafts, *[1] * (fitting - 1)) if fitting else ()
         grown, laws = draft_tree(sampler, drafter, tokens, draft_cache, widths, replacement=True)
+        # The nodes stand level by level, so every `drafts`-th one from i on is draft i.
         tree, paths = share([grown.tokens[i::drafts] for i in range(drafts)])
         # Verify: one pass gives the law after every node; K-SEQ among the drafts that are alive.
         unseen = tokens[len(cache) :]
@@ -115,8 +116,9 @@ def generate(
         # Commit: the path and the extra token; both caches keep the path, as far as they have read it.
         cache.keep(len(tokens), path)
         if fitting:
-            kept = next(i for i, nodes in enumerate(paths) if nodes[: len(path)] == path)  # a draft that holds the path
-            draft_cache.keep(len(tokens), [kept + drafts * place for place in range(min(len(path), fitting - 1))])
+            winner = next(i for i, nodes in enumerate(paths) if nodes[: len(path)] == path)  # a draft with this path
+            # In the drafter's cache every `drafts`-th slot is the winner's; its last token was never read.
+            draft_cache.keep(len(tokens), [winner + drafts * place for place in range(min(len(path), fitting - 1))])
         emitted = [*(tree.tokens[node] for node in path), extra]
         tokens += emitted
         step = Step(emitted, tree.tokens, parents=tree.parents, kept=len(path), draft_passes=fitting)
@@ -156,18 +158,18 @@ def verify_drafts(
 
     Each of `paths` are the nodes of a draft; p and q [nodes + 1, vocab] are the laws after the root and each node.
     """
-    alive = Counter(above for nodes in paths for above, _ in zip([-1, *nodes], nodes, strict=False))
-    rho, rest = k_seq(p, q, [alive[node] for node in range(-1, len(tree))])
+    count_at = Counter(above for nodes in paths for above in [-1, *nodes][:-1])  # node -> how many drafts go on there
+    rho, rest = k_seq(p, q, [count_at[node] for node in range(-1, len(tree))])
     above = torch.tensor([parent + 1 for parent in tree.parents], device=p.device, dtype=torch.long)
     x = torch.tensor(tree.tokens, device=p.device, dtype=torch.long)
     chance = (p[above, x] / (rho[above, 0] * q[above, x])).cpu()  # [nodes]
-    path, drafts = list[int](), [nodes for nodes in paths if nodes]
-    while drafts:
-        node = next((nodes[len(path)] for nodes in drafts if sampler.accept(chance[nodes[len(path)]])), None)
+    path, alive = list[int](), [nodes for nodes in paths if nodes]
+    while alive:
+        node = next((nodes[len(path)] for nodes in alive if sampler.accept(chance[nodes[len(path)]])), None)
         if node is None:
             break
         path.append(node)
-        drafts = [nodes for nodes in drafts if node in nodes[:-1]]  # those that go on below it
+        alive = [nodes for nodes in alive if node in nodes[:-1]]  # those that go on below it
     return path, int(sampler.draw(rest[path[-1] + 1 if path else 0]))
 
 
@@ -188,10 +190,10 @@ def k_seq(p: Tensor, q: Tensor, alive: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def tries(passing: Tensor, turns: Tensor) -> Tensor:
-    """How many drafts are tried on the average [rows, 1], if one ends the row that passes.
+    """How many drafts are tried on average [rows, 1], one by one until one passes: the sum of (1 - beta)^j.
 
-    It passes as each token with the chances `passing` [rows, vocab], which sum to beta; `turns` [rows, drafts] says
-    which drafts there are.
+    A draft passes as each token with the chances `passing` [rows, vocab], which sum to beta; `turns` [rows, drafts]
+    says which drafts j there are.
     """
     fail = 1 - passing.sum(-1, keepdim=True)
     return (fail ** torch.arange(turns.shape[-1], device=fail.device) * turns).sum(-1, keepdim=True)

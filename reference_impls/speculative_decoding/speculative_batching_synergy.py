@@ -102,25 +102,25 @@ def generate(
     check_rows(target, prompts, limits)
     every = [Row(list(prompt), limit, Generation()) for prompt, limit in zip(prompts, limits, strict=True)]
     running = [row for row in every if row.limit > 0]
-    ours, theirs = (Batch(model, max(1, len(running))) for model in (target, drafter))
+    batch, draft_batch = (Batch(model, max(1, len(running))) for model in (target, drafter))
     # Between turns the target holds all tokens of a running row but the last; the drafter holds no more than that.
     while running:
         # Draft: all rows as many guesses as the table says for so many rows, none more than it may still emit.
         gamma, texts = draft_length(table, len(running)), [row.text for row in running]
         counts = [min(room(len(row.text), gamma, target, drafter), row.left - 1) for row in running]
-        drafts, q = draft_rows(sampler, theirs, texts, counts)
+        drafts, q = draft_rows(sampler, draft_batch, texts, counts)
         # Verify: one pass over all rows, each with its own unseen tokens and guesses at its own places.
-        unseen = [[*text[held:], *draft] for text, held, draft in zip(texts, ours.lengths, drafts, strict=True)]
-        logits = [each[-n - 1 :] for each, n in zip(ours(unseen, last=max(counts) + 1), counts, strict=True)]
+        unseen = [[*text[held:], *draft] for text, held, draft in zip(texts, batch.lengths, drafts, strict=True)]
+        logits = [each[-n - 1 :] for each, n in zip(batch(unseen, last=max(counts) + 1), counts, strict=True)]
         p = sampler.probs(pad_sequence(logits, batch_first=True))  # [rows, gamma + 1, vocab]
         verdicts = verify_rows(sampler, drafts, q, p)
         # Commit: each row its kept guesses and its extra token; rows that have ended leave.
-        goes_on = [row.add(d, *kept, eos) for row, d, kept in zip(running, drafts, verdicts, strict=True)]
+        goes_on = [row.add(draft, *verdict, eos) for row, draft, verdict in zip(running, drafts, verdicts, strict=True)]
         stay = staying(goes_on)
-        for batch in (ours, theirs):
-            batch.crop([len(text) - 1 for text in texts])
+        for each in (batch, draft_batch):
+            each.crop([len(row.text) - 1 for row in running])
             if stay:
-                batch.keep(stay)
+                each.keep(stay)
         running = [running[place] for place in stay]
     return [row.result for row in every]
 
@@ -172,7 +172,8 @@ def draft_rows(
         check_guesses(guesses)
         for row, guess in zip(active.nonzero().flatten().tolist(), guesses, strict=True):
             drafts[row].append(guess)
-        laws.append(law.new_zeros(len(texts), vocab).masked_scatter_(active[:, None].to(law.device), law))
+        everywhere = law.new_zeros(len(texts), vocab)  # zeros where nothing was drafted
+        laws.append(everywhere.masked_scatter_(active[:, None].to(law.device), law))
     return drafts, torch.stack(laws, 1) if laws else torch.empty(len(texts), 0, vocab)
 
 
@@ -187,8 +188,8 @@ def verify_rows(sampler: Sampler, drafts: Sequence[Sequence[int]], q: Tensor, p:
     for row, draft in enumerate(drafts):
         drawn[row, : len(draft)] = torch.tensor(draft, dtype=torch.long)
     drawn = drawn.to(p.device)[..., None]
-    chance = q.gather(-1, drawn)
-    ratio = torch.where(chance > 0, p[:, :-1].gather(-1, drawn) / chance, 0.0)  # [rows, gamma, 1]
+    q_drawn = q.gather(-1, drawn)
+    ratio = torch.where(q_drawn > 0, p[:, :-1].gather(-1, drawn) / q_drawn, 0.0)  # [rows, gamma, 1]
     kept = sampler.accept(ratio.squeeze(-1)).cumprod(1).sum(1)  # [rows]
     rest = residual(p, F.pad(q, (0, 0, 0, 1)))[torch.arange(len(p), device=p.device), kept]  # [rows, vocab]
     return [(count, extra) for count, extra in torch.stack((kept, sampler.draw(rest)), 1).tolist()]

@@ -110,7 +110,7 @@ def generate(
     while go_on:
         # Draft: the drafter's tree, prepared by the n-grams, once the prompt has been read.
         fitting = widths[: room(len(tokens), len(widths), target, drafter)] if result.steps else ()
-        tree, laws, read, asked = grow(sampler, drafter, ngrams, tokens, draft_cache, fitting)
+        tree, laws, lookahead, draft_passes = grow(sampler, drafter, ngrams, tokens, draft_cache, fitting)
         # Verify: one pass over the tree gives the law after every node; every child is judged at its parent.
         unseen = tokens[len(cache) :]
         depths, visible = tree.layout(len(unseen))
@@ -118,64 +118,66 @@ def generate(
         p = sampler.probs(target(inputs, cache, last=len(tree) + 1, positions=positions, visible=visible))
         path, extra = verify_tree(sampler, tree, p, torch.stack(laws) if laws else None)
         # Commit: the path and the extra token; both caches keep what they have seen of the path.
-        kept = [tree.tokens[node] for node in path]
+        emitted = [*(tree.tokens[node] for node in path), extra]
         cache.keep(len(tokens), path)
-        if asked:
-            draft_cache.keep(len(tokens), follow(read, kept))
-        tokens += [*kept, extra]
-        step = Step([*kept, extra], tree.tokens, parents=tree.parents, kept=len(path), draft_passes=asked)
+        if draft_passes:
+            draft_cache.keep(len(tokens), follow(lookahead, emitted[:-1]))
+        tokens += emitted
+        step = Step(emitted, tree.tokens, parents=tree.parents, kept=len(path), draft_passes=draft_passes)
         go_on = result.add(step, limit, eos)
     return result
 
 
-def grow(  # noqa: PLR0917 - the three stages and what they work on
+def grow(  # noqa: PLR0917 - what grows, and what it grows from
     sampler: Sampler, drafter: LanguageModel, ngrams: Ngrams, tokens: Sequence[int], cache: Cache, widths: Sequence[int]
 ) -> tuple[Tree, list[Tensor], Tree, int]:
     """The drafter's tree after `tokens`, the law [vocab] of each node's draw, what it read last, and its passes.
 
     A pass reads the last of the tokens, all inner nodes so far, and what the n-grams guess below those that wait.
     """
-    tree, laws, read, asked = Tree(), list[Tensor](), Tree(), 0
+    tree, laws, lookahead, draft_passes = Tree(), list[Tensor](), Tree(), 0
     waiting = [-1] if widths else []
     while waiting:
-        read, ready = guess(ngrams, tokens, tree, waiting, widths)
+        # places: the nodes whose law this pass gives -> where they stand in `lookahead`
+        lookahead, places = guess(ngrams, tokens, tree, waiting, widths)
         cache.crop(len(tokens) - 1)
         unseen = tokens[len(cache) :]
-        depths, visible = read.layout(len(unseen))
-        inputs, positions = [*unseen, *read.tokens], len(cache) + depths
-        logits = drafter(inputs, cache, last=len(read) + 1, positions=positions, visible=visible)
-        asked, waiting = asked + 1, []
+        depths, visible = lookahead.layout(len(unseen))
+        inputs, positions = [*unseen, *lookahead.tokens], len(cache) + depths
+        logits = drafter(inputs, cache, last=len(lookahead) + 1, positions=positions, visible=visible)
+        draft_passes, waiting = draft_passes + 1, []
+        # Level by level: a child that the n-grams guessed has its law already, so the next turn draws below it.
         for depth, width in enumerate(widths):
-            nodes = [node for node in ready if len(tree.path(node)) == depth]
+            nodes = [node for node in places if len(tree.path(node)) == depth]
             if not nodes:
                 continue
-            drawn, q = siblings(sampler, logits[[ready[node] + 1 for node in nodes]], width)  # row 0 is the root
+            drawn, q = siblings(sampler, logits[[places[node] + 1 for node in nodes]], width)  # row 0 is the root
             for node, guesses, drawn_from in zip(nodes, drawn.tolist(), q, strict=True):
-                known = {read.tokens[place]: place for place in read.children(ready[node])}
-                for token, law in zip(dict.fromkeys(guesses), drawn_from, strict=False):
+                known = {lookahead.tokens[place]: place for place in lookahead.children(places[node])}
+                for token, law in zip(dict.fromkeys(guesses), drawn_from, strict=False):  # repeats come last
                     child = tree.add(token, node)
                     laws.append(law)
                     if token in known:
-                        ready[child] = known[token]
+                        places[child] = known[token]
                     elif depth + 1 < len(widths):
                         waiting.append(child)
-    return tree, laws, read, asked
+    return tree, laws, lookahead, draft_passes
 
 
 def guess(
     ngrams: Ngrams, tokens: Sequence[int], tree: Tree, waiting: Sequence[int], widths: Sequence[int]
 ) -> tuple[Tree, dict[int, int]]:
     """The inner nodes of a tree with the n-grams' guesses below those that wait; and where these stand in it."""
-    read, place = Tree(), {-1: -1}
+    lookahead, places = Tree(), {-1: -1}
     for node, (token, parent) in enumerate(zip(tree.tokens, tree.parents, strict=True)):
         if len(tree.path(node)) < len(widths):
-            place[node] = read.add(token, place[parent])
-    frontier = [place[node] for node in waiting]
+            places[node] = lookahead.add(token, places[parent])
+    frontier = [places[node] for node in waiting]
     for node in frontier:  # grows on the way
-        path = [read.tokens[i] for i in read.path(node)]
+        path = [lookahead.tokens[i] for i in lookahead.path(node)]
         if len(path) + 1 < len(widths):
-            frontier += [read.add(token, node) for token in ngrams([*tokens[-2:], *path], widths[len(path)])]
-    return read, {node: place[node] for node in waiting}
+            frontier += [lookahead.add(token, node) for token in ngrams([*tokens[-2:], *path], widths[len(path)])]
+    return lookahead, {node: places[node] for node in waiting}
 
 
 def follow(tree: Tree, tokens: Sequence[int]) -> list[int]:

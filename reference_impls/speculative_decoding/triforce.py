@@ -20,11 +20,12 @@ Algorithm
 3. *Verify*: the target with its full cache gives $p$ in one pass over them all. A token is kept with probability
    $\min(1, p(x) / \hat p(x))$, and the extra token comes from $\mathrm{norm}(\max(0, p - \hat p))$, or from $p$ if all
    were kept.
-4. *Commit*: all caches go back to what was kept. The partial cache takes the new tokens' true keys and values in place
-   of its least important ones.
+4. *Commit*: all caches go back to what was kept.
 5. *Retrieve*, at the start, after every `stride` tokens, and when the rolling acceptance falls below `threshold`: in
    each layer and for each head of keys, score chunks of `chunk` tokens by the dot product of the newest query with the
    chunk's mean key, and fill the partial cache with the best, up to `budget` tokens. The first chunk always stays.
+6. The partial cache takes the tokens behind those that were scored, with their true keys and values, in place of its
+   least important ones.
 
 Guarantee
 ---------
@@ -105,12 +106,13 @@ def generate(
     check_sizes(budget, chunk, stride, (gamma_2, sinks, recent))
     check_length(target, prompt, limit)
     # `middle` and `window` are a model with a partial cache; their `len` and `crop` count in the text, gaps included.
+    # The window's sinks count as standing right before its recent tokens.
     result, tokens, full, middle = Generation(), list(prompt), target.new_cache(), ShortCache(target)
     window = ShortCache(drafter, dropped=max(0, len(prompt) - sinks - recent))
-    # `built` says up to where chunks were scored, at first -stride so that the first turn retrieves.
-    built, rate, go_on = -stride, 1.0, limit > 0
-    # Between turns `full` holds all tokens but the last, `middle` of the first `built` the best, and all tokens after
-    # them, `window` the sinks and the newest; it may lack one more at the end.
+    # `scored` says up to where chunks were scored, at first -stride so that the first turn retrieves.
+    scored, rate, go_on = -stride, 1.0, limit > 0
+    # Between turns `full` holds all tokens but the last; `middle` the best of the first `scored`, best first, then all
+    # after them; `window` the sinks and the newest, and may lack one at the end.
     while go_on:
         # Draft: the two lower levels; but first the drafter reads of the prompt what its window holds.
         if result.steps:
@@ -125,11 +127,12 @@ def generate(
         tokens += (emitted := [*draft[:kept], extra])
         full.crop(len(tokens) - 1)
         slide(window, len(tokens) - 1, sinks, recent)
+        # Retrieve: after a stride, or where the middle level is too often wrong.
         rate = (rate + kept / len(draft)) / 2 if draft else rate
-        if len(full) - built >= stride or rate < threshold:
+        if len(full) - scored >= stride or rate < threshold:
             # The kept-th query is that of the newest token in the full cache.
-            built, rate = retrieve(middle, full, queries[:, :, kept], budget, chunk), 1.0
-        follow(middle, full, built, budget)  # the true keys and values, over what the middle level had guessed
+            scored, rate = retrieve(middle, full, queries[:, :, kept], budget, chunk), 1.0
+        append_newest(middle, full, scored, budget)  # the true keys and values, over what the middle level had guessed
         go_on = result.add(Step(emitted, draft, kept=kept, draft_passes=draft_passes), limit, eos)
     return result
 
@@ -144,12 +147,12 @@ def speculate(
     draft, laws, passes = list[int](), list[Tensor](), 0
     while len(draft) < gamma_2:
         text = [*tokens, *draft]
-        guesses, q = draft_chain(sampler, window, text, window, gamma)  # it is its own cache
+        guesses, q = draft_chain(sampler, window, text, window, gamma)  # drafter and cache in one
         p_hat = sampler.probs(middle([*text[len(middle) :], *guesses], last=gamma + 1))  # [gamma + 1, vocab]
         kept, extra = verify_chain(sampler, guesses, q, p_hat)
         check_guesses([extra], "the target's")
         draft += [*guesses[:kept], extra]
-        laws += p_hat[: kept + 1]
+        laws += p_hat[: kept + 1]  # row by row
         passes += gamma + 1
         for level in (middle, window):
             level.crop(len(tokens) + len(draft) - 1)
@@ -162,9 +165,9 @@ def run_with_queries(target: LanguageModel, tokens: Sequence[int], cache: Cache,
     The pass is that of `LanguageModel.run`, but it hands out the queries.
     """
     x, past, queries = target.embed(tokens), len(cache), []
-    turn, mask = target.turn(past, len(tokens)), attention_mask(None, past, len(tokens), x)
+    angles, mask = target.angles(past, len(tokens)), attention_mask(None, past, len(tokens), x)
     for layer, block in enumerate(target.blocks):
-        q, k, v = block.attention.project(block.attention_norm(x), turn)
+        q, k, v = block.attention.project(block.attention_norm(x), angles)
         x = x + block.attention.read(q, *cache.append(layer, k, v), mask, causal=past == 0)
         x = x + block.feed(x)
         queries.append(q[:, -last:])
@@ -176,28 +179,28 @@ def retrieve(middle: ShortCache, full: Cache, queries: Tensor, budget: int, chun
 
     `queries` [layers, heads, head_dim] are those of the newest token. Only whole chunks are scored.
     """
-    built = len(full) // chunk * chunk
-    refill(middle, full, 0, choose(full, queries, built, chunk)[..., :budget])
-    return built
+    scored = len(full) // chunk * chunk
+    refill(middle, full, 0, choose(full, queries, scored, chunk)[..., :budget])
+    return scored
 
 
-def follow(middle: ShortCache, full: Cache, built: int, budget: int) -> None:
-    """Let the tokens after the first `built` stand at the partial cache's end, for its least important ones."""
-    newest = torch.arange(built, len(full), device=middle.model.device)
-    refill(middle, full, min(built, budget - len(newest)), newest.expand(middle.model.shape.layers, 1, -1))
+def append_newest(middle: ShortCache, full: Cache, scored: int, budget: int) -> None:
+    """Let the tokens after the first `scored` stand at the partial cache's end, for its least important ones."""
+    newest = torch.arange(scored, len(full), device=middle.model.device)
+    refill(middle, full, min(scored, budget - len(newest)), newest.expand(middle.model.shape.layers, 1, -1))
 
 
-def choose(full: Cache, queries: Tensor, built: int, chunk: int) -> Tensor:
-    """The first `built` places, [layers, kv_heads, built], most important first, for queries [layers, heads, head_dim].
+def choose(full: Cache, queries: Tensor, length: int, chunk: int) -> Tensor:
+    """The first `length` places [layers, kv_heads, length], most important first, by queries [layers, heads, head_dim].
 
     They come chunk by chunk: the first chunk, then by the score of the mean key.
     """
-    keys = torch.stack([full.entries(layer)[0][:, :built] for layer in range(len(queries))])
-    means = keys.unflatten(2, (built // chunk, chunk)).mean(3)  # [layers, kv_heads, chunks, head_dim]
+    keys = torch.stack([full.entries(layer)[0][:, :length] for layer in range(len(queries))])
+    means = keys.unflatten(2, (length // chunk, chunk)).mean(3)  # [layers, kv_heads, chunks, head_dim]
     query = queries.unflatten(1, (keys.shape[1], -1)).sum(2)  # [layers, kv_heads, head_dim]
     score = (means * query[:, :, None]).sum(-1)
     score[..., :1] = torch.inf
-    return torch.arange(built, device=score.device).view(-1, chunk)[score.argsort(descending=True)].flatten(2)
+    return torch.arange(length, device=score.device).view(-1, chunk)[score.argsort(descending=True)].flatten(2)
 
 
 def refill(middle: ShortCache, full: Cache, keep: int, places: Tensor) -> None:
@@ -207,7 +210,7 @@ def refill(middle: ShortCache, full: Cache, keep: int, places: Tensor) -> None:
     """
     middle.cache.crop(keep)
     for layer, chosen in enumerate(places):
-        k, v = full.entries(layer)
+        k, v = full.entries(layer)  # [kv_heads, n, head_dim]
         rows = chosen[..., None].expand(len(k), -1, k.shape[-1])
         middle.cache.append(layer, k.gather(1, rows), v.gather(1, rows))
     middle.dropped = len(full) - len(middle.cache)
@@ -218,9 +221,10 @@ def slide(window: ShortCache, length: int, sinks: int, recent: int) -> None:
     window.crop(length)
     surplus = len(window.cache) - sinks - recent
     if surplus > 0:
+        angles = window.model.angles(surplus, 1)  # as many places on
         for layer in range(window.model.shape.layers):
             k, _ = window.cache.entries(layer)
-            k[:, :sinks] = rotate(k[:, :sinks], window.model.turn(0, 1, torch.tensor([surplus])))
+            k[:, :sinks] = rotate(k[:, :sinks], angles) / window.model.shape.rope_scale  # they are scaled already
         window.cache.keep(0, [*range(sinks), *range(sinks + surplus, len(window.cache))])
         window.dropped += surplus
 
@@ -250,7 +254,7 @@ class ShortCache:
         return len(self.cache) + self.dropped
 
     def __call__(self, tokens: Sequence[int], _own: ShortCache | None = None, *, last: int = 1) -> Tensor:
-        """Logits [last, vocab] after `tokens`, at their true positions; called like a model with itself as cache."""
+        """Logits [last, vocab] after `tokens`, placed from `len(self)` on; called like a model with itself as cache."""
         return self.model(tokens, self.cache, last=last, positions=len(self) + torch.arange(len(tokens)))
 
     def crop(self, length: int) -> None:

@@ -16,6 +16,11 @@ in a `Case`: options for a `Scene`, scenes of its own, values to be refused.
 
 Of a result only `tokens` is needed. With `steps` like those of `core.generation.Generation` the trace is proved too;
 without, the checks that need it are skipped and say so.
+
+Suites: `exactness` of the text's law, `accounting` of the trace, `refusals` of what cannot work, `early_exits`,
+`parallel` decoding, `canvases`, `batches` and `classifying`. What they are made of: `checks` names claims, `laws`
+enumerates, `tiny` makes models, `case` says what a signature cannot. Around them: `importing` finds a function,
+`report` runs the suites that it owes.
 """
 
 from reference_impls.testing.case import Case, Scene

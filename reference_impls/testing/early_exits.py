@@ -91,10 +91,10 @@ def replay(
     for group, depth in zip(fed, depths, strict=True):
         past = len(cache)
         x = target.run(target.embed(group), cache, layers=range(depth))
-        turn = target.turn(past, len(group))
+        angles = target.angles(past, len(group))
         for layer in range(depth, target.shape.layers):
             attention, norm = target.blocks[layer].attention, target.blocks[layer].attention_norm
-            _, k, v = attention.project(norm(x), turn)
+            _, k, v = attention.project(norm(x), angles)
             cache.append(layer, k, v)
         said.append(int(target.logits(x[-1]).argmax()))
     return cache, said

@@ -236,10 +236,10 @@ def test_words_that_are_wrong_whatever_the_models_are_refused_before_torch_is_im
     folder = str(tmp_path)
     wrong = [
         ["run", "nosuch"],
-        ["run", LEVIATHAN, "--dtype", "float16"],
-        ["run", LEVIATHAN, "--target", "/nowhere", "--drafter", folder],
-        ["run", LEVIATHAN, "--target", folder, "--drafter", "./nowhere"],
-        ["run", LEVIATHAN, "--target", folder, "--drafter", folder, "--dtype", "float8"],
+        ["run", DRAFTING.id, "--dtype", "float16"],
+        ["run", DRAFTING.id, "--target", "/nowhere", "--drafter", folder],
+        ["run", DRAFTING.id, "--target", folder, "--drafter", "./nowhere"],
+        ["run", DRAFTING.id, "--target", folder, "--drafter", folder, "--dtype", "float8"],
         ["run", "translation", "--target", folder],
     ]
     script = (

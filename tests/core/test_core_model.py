@@ -14,8 +14,8 @@ MUTANTS = [
     ("rotation-the-wrong-way", "torch.cat((-sin, sin), -1)", "torch.cat((sin, -sin), -1)"),
     ("angles-spoil-training", "torch.inference_mode(False)", "torch.inference_mode(True)"),
     ("attention-scaling-lost", "if shape.rope_scale != 1:", "if shape.rope_scale < 0:"),
-    ("propagation-without-the-norm", "project(block.attention_norm(x), turn)[1:]", "project(x, turn)[1:]"),
-    ("propagation-at-position-0", "self.turn(cache.length(layer), x.", "self.turn(0, x."),
+    ("propagation-without-the-norm", "project(block.attention_norm(x), angles)[1:]", "project(x, angles)[1:]"),
+    ("propagation-at-position-0", "self.angles(cache.length(layer), x.", "self.angles(0, x."),
 ]
 
 TOKENS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
@@ -82,8 +82,8 @@ def test_layers_of_unequal_length_cannot_run_together(model):
 
 def test_the_halves_of_a_layer_make_up_the_layer(model):
     x = model.embed(TOKENS)
-    turn, block = model.turn(0, 10), model.blocks[0]
-    y = x + block.attend(x, turn, None)
+    angles, block = model.angles(0, 10), model.blocks[0]
+    y = x + block.attend(x, angles, None)
     torch.testing.assert_close(y + block.feed(y), model.run(x, layers=range(1)), **CLOSE)
 
 
@@ -131,7 +131,7 @@ def test_fill_stores_what_each_skipped_layer_projects_from_the_state(model):
     assert [cache.length(layer) for layer in range(4)] == [8] * 4
     for layer in range(2, 4):
         attention = model.blocks[layer].attention
-        _, k, v = attention.project(model.blocks[layer].attention_norm(x), model.turn(6, 2))
+        _, k, v = attention.project(model.blocks[layer].attention_norm(x), model.angles(6, 2))
         torch.testing.assert_close(cache._store[layer, 0, :, 6:8], k, **CLOSE)
         torch.testing.assert_close(cache._store[layer, 1, :, 6:8], v, **CLOSE)
         assert torch.equal(cache._store[layer, :, :, :6], full._store[layer, :, :, :6])

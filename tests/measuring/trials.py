@@ -80,9 +80,9 @@ def together(target: LanguageModel, prompts: Any, limits: Any, *, sampler: Sampl
 
 
 @torch.inference_mode()
-def label(model: LanguageModel, text: Any, *, exit_layer: int = 2) -> Step:
+def label(model: LanguageModel, tokens: Any, *, exit_layer: int = 2) -> Step:
     """One of three labels, read after `exit_layer` layers."""
-    x = model.run(model.embed(text), layers=range(exit_layer))
+    x = model.run(model.embed(tokens), layers=range(exit_layer))
     return Step([int(model.logits(x)[-1, :3].argmax())], layers=[exit_layer])
 
 

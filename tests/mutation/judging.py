@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import pytest
 
+from accelgen.measuring.kinds import KINDS
 from accelgen.taxonomy.loading import load_taxonomy
 from accelgen.taxonomy.schema import Method
 from accelgen.taxonomy.suites import claims_of
@@ -124,9 +125,9 @@ def checks(method: Method) -> Iterator[Proof]:
     from reference_impls.testing import named_suites, prove
     from reference_impls.testing.cases import case_of
 
-    generate = importlib.import_module(method.module).generate
+    function = getattr(importlib.import_module(method.module), KINDS[method.call].function)
     for claim in reversed(claims_of(method)):
-        results = prove(generate, named_suites([claim.id]), case_of(method.id), method.implementation.skip)
+        results = prove(function, named_suites([claim.id]), case_of(method.id), method.implementation.skip)
         yield f"{claim.id} of {method.id}", partial(all, (result.outcome != "failed" for result in results))
 
 

@@ -81,14 +81,14 @@ def measured_costs(target: LanguageModel, runs: int = 60, prefix: int = 64) -> d
     cache, sampler, layers = target.new_cache(), Sampler(0), target.shape.layers
     with torch.inference_mode():
         target([1] * prefix, cache)
-        x, turn = target.embed([1]), target.turn(prefix, 1)
+        x, angles = target.embed([1]), target.angles(prefix, 1)
 
         def read_out() -> None:
             logits = target.logits(x[0])
             method.drawn_with_confidence(sampler, sampler.probs(logits), logits)
 
         kinds: dict[str, Callable[[], Any]] = {
-            "attention": lambda: [b.attend(x, turn, None, cache, layer) for layer, b in enumerate(target.blocks)],
+            "attention": lambda: [b.attend(x, angles, None, cache, layer) for layer, b in enumerate(target.blocks)],
             "feed": lambda: [b.feed(x) for b in target.blocks],
             "read_out": read_out,
             "pass_1": lambda: target([1], cache, last=1),

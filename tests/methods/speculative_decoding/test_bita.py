@@ -1,4 +1,4 @@
-"""What is peculiar to BiTA: masks and prompt that nothing else sees, groups behind every node, the tree of guesses."""
+"""What is peculiar to BiTA: masks and keys that nothing else sees, groups behind every node, the tree of guesses."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MUTANTS = [
     ("group-of-the-last-node-always", "[path[-1] + 1 if path else 0]", "[-1]"),
     ("nodes-kept-in-order", "cache.keep(len(tokens), path)", "cache.crop(len(tokens) + len(path))"),
     ("masks-left-in-the-cache", "cache.keep(len(tokens), path)", "cache.keep(len(tokens), [*path, len(tree)])"),
-    ("positions-from-0", "positions=past.length(0) + depths", "positions=depths"),
+    ("positions-from-0", "positions=prompted.length(0) + depths", "positions=depths"),
     ("keys-for-values", "zip((k, v), own, strict=True)", "zip((k, v), own.flip(0), strict=True)"),
     ("second-best-continued", "parent, *_ = [", "*_, parent = ["),
     ("chain-hung-below-the-root", "tree.add(token, parent)", "tree.add(token)"),

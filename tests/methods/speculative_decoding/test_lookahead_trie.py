@@ -35,13 +35,13 @@ MUTANTS = [
         "in range(min(longest, len(context)), 0, -1):",
         "in [min(longest, len(context))]:",
     ),
-    ("shorter-key-always-taken", "if len(tree) + 1 >= gamma:", "if False:"),
+    ("shorter-key-always-taken", "if len(tree) + 1 >= depth:", "if False:"),
     (
         "branches-too-short-for-a-long-key",
         "prompt[start : start + self.gamma + 2]",
         "prompt[start : start + self.gamma + 1]",
     ),
-    ("root-not-counted", "if len(tree) + 1 >= gamma:", "if len(tree) >= gamma:"),
+    ("root-not-counted", "if len(tree) + 1 >= depth:", "if len(tree) >= depth:"),
     ("nodes-placed-in-a-row", "positions=positions, visible=visible", "visible=visible"),
     ("branches-see-each-other", "positions=positions, visible=visible", "positions=positions"),
     ("pruning-keeps-single-outputs", "if node.output > 1}", "if node.output > 0}"),
@@ -174,15 +174,15 @@ def test_a_key_that_finds_too_little_is_shortened() -> None:
     trie = Trie(4)
     trie.end([1, 2, 3])
     trie.end([5, 2, 4, 6, 7])
-    assert paths(trie.draft([1, 2], longest=2, gamma=4, nodes=9)) == [(3,), (4,), (4, 6), (4, 6, 7)]
-    assert paths(trie.draft([5, 2], longest=1, gamma=2, nodes=9)) == [(3,), (4,), (4, 6)]
-    assert paths(trie.draft([9, 1], longest=2, gamma=4, nodes=9)) == [(2,), (2, 3)]
-    assert paths(trie.draft([9], longest=2, gamma=4, nodes=9)) == []
-    assert paths(trie.draft([1, 2], longest=2, gamma=0, nodes=9)) == []
+    assert paths(trie.draft([1, 2], longest=2, depth=4, nodes=9)) == [(3,), (4,), (4, 6), (4, 6, 7)]
+    assert paths(trie.draft([5, 2], longest=1, depth=2, nodes=9)) == [(3,), (4,), (4, 6)]
+    assert paths(trie.draft([9, 1], longest=2, depth=4, nodes=9)) == [(2,), (2, 3)]
+    assert paths(trie.draft([9], longest=2, depth=4, nodes=9)) == []
+    assert paths(trie.draft([1, 2], longest=2, depth=0, nodes=9)) == []
     full = Trie(2)
     full.end([1, 2, 3])
     full.end([5, 2, 4])
-    assert paths(full.draft([1, 2], longest=2, gamma=2, nodes=9)) == [(3,)]  # with the root two, which is enough
+    assert paths(full.draft([1, 2], longest=2, depth=2, nodes=9)) == [(3,)]  # with the root two, which is enough
 
 
 def test_a_whole_branch_follows_a_key_of_two() -> None:
@@ -190,13 +190,13 @@ def test_a_whole_branch_follows_a_key_of_two() -> None:
     trie = Trie(3)
     trie.end([1, 2, 3, 4, 5, 6])
     trie.end([7, 2, 8, 9])
-    assert paths(trie.draft([1, 2], longest=2, gamma=3, nodes=9)) == [(3,), (3, 4), (3, 4, 5)]
+    assert paths(trie.draft([1, 2], longest=2, depth=3, nodes=9)) == [(3,), (3, 4), (3, 4, 5)]
 
 
 def test_a_shorter_key_that_finds_nothing_leaves_what_was_found() -> None:
     trie = Trie(3)
     trie.root.children[1] = Node(0, 1, {2: Node(0, 1, {3: Node(0, 1)})})
-    assert paths(trie.draft([1, 2], longest=2, gamma=3, nodes=9)) == [(3,)]
+    assert paths(trie.draft([1, 2], longest=2, depth=3, nodes=9)) == [(3,)]
 
 
 def fan(prompts: int, outputs: int, often: int = 1) -> Trie:
@@ -210,15 +210,15 @@ def fan(prompts: int, outputs: int, often: int = 1) -> Trie:
 
 def test_the_budget_goes_half_to_outputs_and_then_to_the_weightier_prompt() -> None:
     """In later versions of the published trie, so filled, not one node of the prompt is left."""
-    found = paths(fan(40, 40).draft([0], longest=2, gamma=1, nodes=64))
+    found = paths(fan(40, 40).draft([0], longest=2, depth=1, nodes=64))
     assert len(found) == 64
     of_outputs = sum(path[0] <= 40 for path in found)
     assert of_outputs == 32
-    assert sum(path[0] <= 40 for path in paths(fan(40, 40).draft([0], longest=2, gamma=1, nodes=63))) == 32
-    few = paths(fan(10, 40).draft([0], longest=2, gamma=1, nodes=64))
+    assert sum(path[0] <= 40 for path in paths(fan(40, 40).draft([0], longest=2, depth=1, nodes=63))) == 32
+    few = paths(fan(10, 40).draft([0], longest=2, depth=1, nodes=64))
     assert len(few) == 50
-    assert len(paths(fan(80, 3).draft([0], longest=2, gamma=1, nodes=64))) == 64
-    assert sum(path[0] <= 3 for path in paths(fan(80, 3).draft([0], longest=2, gamma=1, nodes=64))) == 3
+    assert len(paths(fan(80, 3).draft([0], longest=2, depth=1, nodes=64))) == 64
+    assert sum(path[0] <= 3 for path in paths(fan(80, 3).draft([0], longest=2, depth=1, nodes=64))) == 3
 
 
 def test_the_order_of_weights() -> None:
@@ -243,7 +243,7 @@ def test_trees_keep_the_budget_and_hold_every_parent(seed: int) -> None:
     trie.begin(text(100 * seed + 99, 25))
     for nodes in (1, 2, 7, 20, 200):
         for gamma in (1, 4):
-            found = paths(trie.draft([0, 1], longest=2, gamma=gamma, nodes=nodes))
+            found = paths(trie.draft([0, 1], longest=2, depth=gamma, nodes=nodes))
             assert len(set(found)) == len(found) <= nodes
             assert all(path[:-1] in found for path in found if len(path) > 1)
             assert all(len(path) <= gamma for path in found)

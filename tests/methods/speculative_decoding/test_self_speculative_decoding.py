@@ -48,8 +48,8 @@ MUTANTS = [
     ),
     (
         "draft-at-the-position-of-the-shortest-layer",
-        "target.turn(cache.length(layer), 1)",
-        "target.turn(len(cache), 1)",
+        "target.angles(cache.length(layer), 1)",
+        "target.angles(len(cache), 1)",
     ),
     ("argmax-draft-judged-as-sampled", "drawn = sampler.draw(q)", "drawn = q.argmax(-1)"),
     (

@@ -43,21 +43,21 @@ from reference_impls.testing.tiny import flat_model, language_model, seeded, tab
 MUTANTS = [
     ("guesses-of-the-table-drafted", "zip(dict.fromkeys(guesses),", "zip(known or dict.fromkeys(guesses),"),
     ("known-children-read-again", "if token in known:", "if False:"),
-    ("known-children-at-the-wrong-place", "ready[child] = known[token]", "ready[child] = ready[node]"),
-    ("law-of-the-node-before", "logits[[ready[node] + 1 for", "logits[[ready[node] for"),
+    ("known-children-at-the-wrong-place", "places[child] = known[token]", "places[child] = places[node]"),
+    ("law-of-the-node-before", "logits[[places[node] + 1 for", "logits[[places[node] for"),
     ("drafter-sees-its-tree-twice", "        cache.crop(len(tokens) - 1)\n", ""),
     ("leaves-wait-as-well", "elif depth + 1 < len(widths):", "else:"),
     ("leaves-read-as-well", "if len(tree.path(node)) < len(widths):", "if True:"),
     ("table-guesses-leaves", "if len(path) + 1 < len(widths):", "if len(path) < len(widths):"),
-    ("table-guesses-one-level-alone", "frontier += [read.add", "frontier + [read.add"),
+    ("table-guesses-one-level-alone", "frontier += [lookahead.add", "frontier + [lookahead.add"),
     ("table-sees-the-text-alone", "ngrams([*tokens[-2:], *path]", "ngrams(tokens[-2:]"),
     ("table-guesses-for-another-depth", "widths[len(path)])", "widths[len(path) - 1])"),
     ("repeated-children", "zip(dict.fromkeys(guesses),", "zip(guesses,"),
     ("judged-as-chosen-without-chance", "torch.stack(laws) if laws else None", "None"),
     ("target-keeps-the-first-nodes", " cache.keep(len(tokens), path)", " cache.crop(len(tokens) + len(path))"),
-    ("drafter-forgets-the-path", "follow(read, kept)", "[]"),
-    ("drafter-keeps-the-first-nodes", "follow(read, kept)", "range(len(follow(read, kept)))"),
-    ("one-pass-a-level-counted", "draft_passes=asked", "draft_passes=len(fitting)"),
+    ("drafter-forgets-the-path", "follow(lookahead, emitted[:-1])", "[]"),
+    ("drafter-keeps-the-first-nodes", "follow(lookahead, emitted[:-1])", "range(len(follow(lookahead, emitted[:-1])))"),
+    ("one-pass-a-level-counted", "draft_passes=draft_passes", "draft_passes=len(fitting)"),
     ("guesses-before-the-prompt-is-read", " if result.steps else ()", ""),
     ("pair-the-wrong-way-round", "text[-2] * self.shape.vocab + text[-1]", "text[-1] * self.shape.vocab + text[-2]"),
     ("backs-off-to-the-token-before", "after_one[text[-1]]", "after_one[text[-2 :][0]]"),
@@ -187,10 +187,10 @@ def tokens_of(tree: Tree, node: int) -> list[int]:
 @pytest.mark.parametrize("seed", range(3))
 def test_every_child_is_a_draw_of_the_drafter_over_what_its_elder_siblings_left(temperature: float, seed: int) -> None:
     sampler, drafter = Sampler(temperature, seed=seed), varied_model()
-    tree, laws, _, asked = grow(sampler, drafter, table(11, seed), PROMPT, drafter.new_cache(), (3, 2, 1, 2))
+    tree, laws, _, passes = grow(sampler, drafter, table(11, seed), PROMPT, drafter.new_cache(), (3, 2, 1, 2))
     depths = Counter(len(tree.path(node)) for node in range(len(tree)))
     assert depths == {1: 3, 2: 6, 3: 6, 4: 12}
-    assert 1 < asked <= 4
+    assert 1 < passes <= 4
     for node, parent in enumerate(tree.parents):
         logits = drafter([*PROMPT, *tokens_of(tree, parent)])[-1]
         elders = [tree.tokens[i] for i in tree.children(parent) if i < node]
@@ -210,14 +210,14 @@ def test_a_table_that_knows_the_drafter_saves_all_passes_but_one_and_one_that_do
         "never": lambda last, count: best[last][::-1][:count],
         "first": lambda last, _: best[last][:1],
     }.items():
-        tree, _, read, asked = grow(Sampler(0), drafter, Told(11, tell), PROMPT, drafter.new_cache(), (2, 2, 1, 1))
-        found[name] = asked
+        ngrams, widths = Told(11, tell), (2, 2, 1, 1)
+        tree, _, lookahead, found[name] = grow(Sampler(0), drafter, ngrams, PROMPT, drafter.new_cache(), widths)
         assert Counter(len(tree.path(node)) for node in range(len(tree))) == {1: 2, 2: 4, 3: 4, 4: 4}
         inner = {tuple(tokens_of(tree, node)) for node in range(len(tree)) if len(tree.path(node)) < 4}
-        assert inner <= {tuple(tokens_of(read, node)) for node in range(len(read))}
-        assert max(len(read.path(node)) for node in range(len(read))) == 3  # nobody reads the leaves
+        assert inner <= {tuple(tokens_of(lookahead, node)) for node in range(len(lookahead))}
+        assert max(len(lookahead.path(node)) for node in range(len(lookahead))) == 3  # nobody reads the leaves
         if name == "knows":
-            assert len(read) == len(inner)
+            assert len(lookahead) == len(inner)
     assert found == {"knows": 1, "never": 4, "first": 3}  # a second child waits, at the first and the second depth
 
 
@@ -227,14 +227,14 @@ def test_a_pass_is_added_where_a_path_leaves_what_the_table_has_guessed(seed: in
     with seeded(seed):
         ngrams = Ngrams(shape(11), width=6)
     monkey = Told(11, lambda last, count: ngrams([last], count * 3))  # six guesses of eleven tokens, so some are right
-    tree, _, _, asked = grow(Sampler(1.0, seed=seed), drafter, monkey, PROMPT, drafter.new_cache(), widths)
+    tree, _, _, passes = grow(Sampler(1.0, seed=seed), drafter, monkey, PROMPT, drafter.new_cache(), widths)
     number = {-1: 1}
     for node, parent in enumerate(tree.parents):
         if len(tree.path(node)) < len(widths):
             last = tree.tokens[parent] if parent >= 0 else PROMPT[-1]
             wide = widths[len(tree.path(parent))]
             number[node] = number[parent] + (tree.tokens[node] not in monkey([last], wide))
-    assert asked == max(number.values())
+    assert passes == max(number.values())
 
 
 def test_the_table_guesses_below_waiting_nodes_from_the_text_and_the_path() -> None:
@@ -248,11 +248,11 @@ def test_the_table_guesses_below_waiting_nodes_from_the_text_and_the_path() -> N
     tree = Tree()
     for token, parent in ((4, -1), (6, -1), (2, 0)):
         tree.add(token, parent)
-    read, ready = guess(Watched(shape(11)), PROMPT, tree, [1, 2], (2, 1, 2, 2))
+    lookahead, places = guess(Watched(shape(11)), PROMPT, tree, [1, 2], (2, 1, 2, 2))
     assert seen == [([8, 1, 6], 1), ([8, 1, 4, 2], 2), ([8, 1, 6, 7], 2)]
-    assert ready == {1: 1, 2: 2}
-    assert read.tokens == [4, 6, 2, 7, 7, 9, 7, 9]
-    assert read.parents == [-1, -1, 0, 1, 2, 2, 3, 3]
+    assert places == {1: 1, 2: 2}
+    assert lookahead.tokens == [4, 6, 2, 7, 7, 9, 7, 9]
+    assert lookahead.parents == [-1, -1, 0, 1, 2, 2, 3, 3]
 
 
 def test_the_path_of_a_text_ends_where_the_tree_does() -> None:

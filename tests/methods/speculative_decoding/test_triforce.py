@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -23,8 +24,8 @@ from reference_impls.core.sampling import Sampler
 from reference_impls.speculative_decoding import triforce
 from reference_impls.speculative_decoding.triforce import (
     ShortCache,
+    append_newest,
     choose,
-    follow,
     generate,
     refill,
     retrieve,
@@ -45,6 +46,7 @@ MUTANTS = [
     ("window-keeps-rejected-tokens", "    window.crop(length)\n", ""),
     ("full-cache-keeps-rejected-tokens", "full.crop(len(tokens) - 1)", "full.crop(len(tokens))"),
     ("sinks-stay-behind", "k[:, :sinks] = rotate(", "rotate("),
+    ("sinks-scaled-at-every-slide", " / window.model.shape.rope_scale", ""),
     (
         "window-drops-the-newest",
         "*range(sinks + surplus, len(window.cache))",
@@ -57,11 +59,11 @@ MUTANTS = [
     ("query-of-a-rejected-token", "queries[:, :, kept]", "queries[:, :, -1]"),
     (
         "new-tokens-not-in-the-partial-cache",
-        "newest = torch.arange(built, len(full)",
+        "newest = torch.arange(scored, len(full)",
         "newest = torch.arange(len(full), len(full)",
     ),
-    ("budget-overrun", "min(built, budget - len(newest))", "built"),
-    ("retrieved-once-and-for-all", "if len(full) - built >= stride or rate < threshold:", "if built < 0:"),
+    ("budget-overrun", "min(scored, budget - len(newest))", "scored"),
+    ("retrieved-once-and-for-all", "if len(full) - scored >= stride or rate < threshold:", "if scored < 0:"),
     ("drafting-passes-of-one-level", "passes += gamma + 1", "passes += gamma"),
     ("acceptance-of-the-last-step-alone", "(rate + kept / len(draft)) / 2 if", "kept / len(draft) if"),
     ("acceptance-never-begins-anew", "budget, chunk), 1.0", "budget, chunk), rate"),
@@ -88,7 +90,7 @@ def partial(model: LanguageModel, tokens: list[int], budget: int, chunk: int) ->
     """The middle level's cache right after a retrieval."""
     cache, queries = read(model, tokens)
     middle = ShortCache(model)
-    follow(middle, cache, retrieve(middle, cache, queries, budget, chunk), budget)
+    append_newest(middle, cache, retrieve(middle, cache, queries, budget, chunk), budget)
     return middle
 
 
@@ -218,11 +220,12 @@ def test_new_tokens_replace_the_least_important() -> None:
                 assert torch.equal(found[head], full[head, wanted])
 
 
-@pytest.mark.parametrize("step", [1, 3])
+@pytest.mark.parametrize(("step", "rope_scale"), [(1, 1.0), (3, 1.0), (1, 1.2)])
 @torch.inference_mode()
-def test_the_window_is_that_of_streaming_llm(step: int) -> None:
+def test_the_window_is_that_of_streaming_llm(step: int, rope_scale: float) -> None:
     """Keys of a first layer depend on no context, so the window must equal a text of its tokens alone."""
     model, sinks, recent = language_model(11, layers=1), 2, 4
+    model.shape = replace(model.shape, rope_scale=rope_scale)  # as YaRN has it
     window, text = ShortCache(model), [*PROMPT, *PROMPT]
     for start in range(0, len(text) - step, step):
         window(text[start : start + step])
@@ -358,16 +361,16 @@ def test_sizes_that_cannot_work_are_one_sentence(sizes: dict[str, int]) -> None:
 @pytest.mark.parametrize(("chunk", "stride"), [(1, 2), (2, 5), (3, 9), (3, 1)])
 def test_the_first_chunk_stays_in_the_smallest_budget(chunk: int, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also right before a retrieval, when the newest tokens take most of the room."""
-    honest, newest = triforce.follow, list[int]()
+    honest, newest = triforce.append_newest, list[int]()
 
-    def spy(middle: ShortCache, full: Cache, built: int, budget: int) -> None:
-        honest(middle, full, built, budget)
-        newest.append(len(full) - built)
+    def spy(middle: ShortCache, full: Cache, scored: int, budget: int) -> None:
+        honest(middle, full, scored, budget)
+        newest.append(len(full) - scored)
         assert len(middle.cache) <= budget
         for found, wanted in zip(middle.cache.entries(0), full.entries(0), strict=True):
             assert torch.equal(found[:, :chunk], wanted[:, :chunk])
 
-    monkeypatch.setattr(triforce, "follow", spy)
+    monkeypatch.setattr(triforce, "append_newest", spy)
     target = varied_model()
     sizes = {"chunk": chunk, "stride": stride, "budget": chunk + max(chunk, stride - 1), "sinks": 1, "recent": 5}
     for temperature in (0.0, 1.0):
