@@ -52,6 +52,16 @@ class Tree:
             node = self.parents[node]
         return found[::-1]
 
+    def follow(self, tokens: Sequence[int]) -> list[int]:
+        """The nodes from below the root down that carry these tokens, as far as the tree has them."""
+        found = list[int]()
+        for token in tokens:
+            below = [node for node in self.children(found[-1] if found else -1) if self.tokens[node] == token]
+            if not below:
+                break
+            found.append(below[0])
+        return found
+
     def layout(self, roots: int = 1) -> tuple[Tensor, Tensor | None]:
         """Depths [roots + nodes] and the ancestor mask `visible` [roots + nodes, roots + nodes] of one pass.
 

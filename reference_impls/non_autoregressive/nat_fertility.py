@@ -194,11 +194,10 @@ class FertilityModel(EncoderDecoder):
         seen = attention_mask(real[:, None, :], 0, len(places), x)
         seen_others = attention_mask(real[:, None, :] & others, 0, len(places), x)
         where = F.rms_norm(places, places.shape[-1:])  # queries and keys of the positional attention
-        layers = zip(self.decoder, self.reorder, memory.layers, strict=True)
-        for block, positional, (source_keys, source_values) in layers:
+        for block, positional, (keys, values) in zip(self.decoder, self.reorder, memory.layers, strict=True):
             x = x + block.attend(x, None, seen_others)
             x = x + positional(x, where, seen)
-            x = x + block.consult(x, source_keys, source_values, memory.mask)
+            x = x + block.consult(x, keys, values, memory.mask)
             x = x + block.feed(x)
         logits = self.logits(x)
         logits[..., [self.pad, self.end]] = float("-inf")

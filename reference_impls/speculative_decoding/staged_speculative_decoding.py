@@ -42,8 +42,8 @@ Differences from the paper
    fixed.
 3. The paper's table was counted on 120 million tokens; that of the zoo on fewer, and it holds the commonest contexts.
    The model is that of Katz (1987) with Good-Turing discounts up to a count of 5.
-4. The target's first pass reads the prompt without guesses, because a prompt under a tree's mask would cost a long text
-   dearly, and emits a token.
+4. The first pass of either model reads the prompt without guesses, because a prompt under a tree's mask would cost a
+   long text dearly; the target's emits a token.
 
 Example
 -------
@@ -81,6 +81,7 @@ from reference_impls.core.tree import Tree, check_widths
 from reference_impls.core.verify import verify_tree
 
 RELIABLE = 5  # counts above it are taken as they are (Katz, 1987)
+PART = 1024  # contexts that are worked out at once
 
 
 @torch.inference_mode()
@@ -121,7 +122,7 @@ def generate(
         emitted = [*(tree.tokens[node] for node in path), extra]
         cache.keep(len(tokens), path)
         if draft_passes:
-            draft_cache.keep(len(tokens), follow(lookahead, emitted[:-1]))
+            draft_cache.keep(len(tokens), lookahead.follow(emitted[:-1]))
         tokens += emitted
         step = Step(emitted, tree.tokens, parents=tree.parents, kept=len(path), draft_passes=draft_passes)
         go_on = result.add(step, limit, eos)
@@ -133,13 +134,14 @@ def grow(  # noqa: PLR0917 - what grows, and what it grows from
 ) -> tuple[Tree, list[Tensor], Tree, int]:
     """The drafter's tree after `tokens`, the law [vocab] of each node's draw, what it read last, and its passes.
 
-    A pass reads the last of the tokens, all inner nodes so far, and what the n-grams guess below those that wait.
+    A pass reads the last of the tokens, all inner nodes so far, and what the n-grams guess below those that wait. The
+    first pass of all reads the prompt alone, which needs no mask.
     """
     tree, laws, lookahead, draft_passes = Tree(), list[Tensor](), Tree(), 0
     waiting = [-1] if widths else []
     while waiting:
         # places: the nodes whose law this pass gives -> where they stand in `lookahead`
-        lookahead, places = guess(ngrams, tokens, tree, waiting, widths)
+        lookahead, places = guess(ngrams, tokens, tree, waiting, widths) if len(cache) else (Tree(), {-1: -1})
         cache.crop(len(tokens) - 1)
         unseen = tokens[len(cache) :]
         depths, visible = lookahead.layout(len(unseen))
@@ -180,17 +182,6 @@ def guess(
     return lookahead, {node: places[node] for node in waiting}
 
 
-def follow(tree: Tree, tokens: Sequence[int]) -> list[int]:
-    """The nodes from the root on that carry these tokens, as far as the tree has them."""
-    path = list[int]()
-    for token in tokens:
-        found = [node for node in tree.children(path[-1] if path else -1) if tree.tokens[node] == token]
-        if not found:
-            break
-        path.append(found[0])
-    return path
-
-
 class Ngrams(nn.Module):
     """The drafter's drafter: the likeliest tokens [width] after two tokens, and after one where the two are not known.
 
@@ -205,7 +196,7 @@ class Ngrams(nn.Module):
         self.shape, vocab, width = shape, shape.vocab, min(width, shape.vocab)
         self.register_buffer("pairs", torch.zeros(contexts, dtype=torch.long))
         self.register_buffer("after_two", torch.zeros(contexts, width, dtype=torch.int32))
-        self.register_buffer("after_one", torch.rand(vocab, vocab).argsort(-1)[:, :width].int())
+        self.register_buffer("after_one", ((torch.randint(vocab, (vocab, 1)) + torch.arange(width)) % vocab).int())
         self.pairs: Tensor
         self.after_two: Tensor
         self.after_one: Tensor
@@ -237,23 +228,29 @@ def count_ngrams(tokens: Sequence[int] | Tensor, vocab: int, *, contexts: int, w
     text = as_tensor(tokens, vocab, torch.device("cpu"))
     pairs, which, seen = (text[:-2] * vocab + text[1:-1]).unique(return_inverse=True, return_counts=True)
     d_3 = discounts((which * vocab + text[2:]).unique(return_counts=True)[1])
+    d_2 = discounts((text[:-1] * vocab + text[1:]).unique(return_counts=True)[1])
     one = text.bincount(minlength=vocab) + 1.0  # no token is impossible
-    after = counts(text[:-1], text[1:], vocab, vocab)
-    two = katz(after, discounts(after.flatten()), one.expand(vocab, -1) / one.sum())
+
+    def after_token(last: Tensor) -> Tensor:  # laws [last, vocab]
+        every, place = last.unique(return_inverse=True)
+        return katz(counts(text[:-1], text[1:], every, vocab), d_2, one / one.sum())[place]
+
     best = seen.argsort(descending=True, stable=True)[:contexts].sort().values
     found = Ngrams(Shape(vocab, dim=0, layers=1, heads=0, kv_heads=0, head_dim=0, hidden=0), len(best), width)
-    found.after_one = two.topk(found.after_one.shape[1]).indices.int()
     found.pairs = pairs[best]
-    for part, rows in zip(best.split(1024), found.after_two.split(1024), strict=True):
-        chosen = torch.full((len(pairs),), -1).index_copy(0, part, torch.arange(len(part)))[which]
-        table = counts(chosen[chosen >= 0], text[2:][chosen >= 0], len(part), vocab)
-        rows.copy_(katz(table, d_3, two[pairs[part] % vocab]).topk(rows.shape[1]).indices)
+    for part, rows in zip(torch.arange(vocab).split(PART), found.after_one.split(PART), strict=True):
+        rows.copy_(after_token(part).topk(rows.shape[1]).indices)
+    for part, rows in zip(best.split(PART), found.after_two.split(PART), strict=True):
+        table = counts(which, text[2:], part, vocab)
+        rows.copy_(katz(table, d_3, after_token(pairs[part] % vocab)).topk(rows.shape[1]).indices)
     return found
 
 
-def counts(first: Tensor, second: Tensor, rows: int, vocab: int) -> Tensor:
-    """How often which token [vocab] comes after which context [rows]."""
-    return (first * vocab + second).bincount(minlength=rows * vocab).view(rows, vocab)
+def counts(context: Tensor, token: Tensor, known: Tensor, vocab: int) -> Tensor:
+    """How often which token comes after each of the contexts `known` [known], which rise: [known, vocab]."""
+    seen = torch.isin(context, known)
+    place = torch.searchsorted(known, context[seen])
+    return (place * vocab + token[seen]).bincount(minlength=len(known) * vocab).view(len(known), vocab)
 
 
 def discounts(seen: Tensor) -> Tensor:
@@ -270,7 +267,7 @@ def discounts(seen: Tensor) -> Tensor:
 
 
 def katz(seen: Tensor, d: Tensor, shorter: Tensor) -> Tensor:
-    """Laws [rows, vocab] from counts and from the laws of the shorter contexts, both [rows, vocab].
+    """Laws [rows, vocab] from counts [rows, vocab] and the laws of the shorter contexts [rows, vocab], or one for all.
 
     The mass that discounts save goes to what was not seen, in proportion to its law after the shorter context.
     """

@@ -60,6 +60,13 @@ def test_children_and_paths(tree):
     assert tree.path(-1) == []
 
 
+def test_the_path_of_a_text_ends_where_the_tree_does() -> None:
+    tree = Tree([4, 6, 2, 7], [-1, -1, 1, 2])
+    assert tree.follow([6, 2, 7, 1]) == [1, 2, 3]
+    assert tree.follow([6, 7]) == [1]
+    assert tree.follow([5]) == tree.follow([]) == []
+
+
 def test_a_node_needs_a_parent_in_the_tree(tree):
     for parent in (-2, 6):
         with pytest.raises(ValueError, match=f"parent {parent} is not in the tree of 6 nodes"):
