@@ -71,7 +71,7 @@ from torch import Tensor, nn
 
 from reference_impls.core.arguments import check_range, check_texts, checked
 from reference_impls.core.cache import Cache
-from reference_impls.core.drafting import best_guesses
+from reference_impls.core.drafting import best_guesses, room
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
@@ -105,10 +105,12 @@ def generate(
     while go_on:
         # Verify, and look ahead in the same pass: a group of masks stands behind the root and behind each node.
         inputs, places = [*tokens[len(cache) :], *tree.tokens], torch.arange(len(tree) + 1)
-        if result.steps:
-            hidden = look_ahead(target, tuning, inputs, tree.layout(), places, size=len(widths), cache=cache)
+        depth = len(tree.path(len(tree) - 1))
+        size = room(len(tokens) + depth, len(widths), target) if result.steps else 0  # behind the deepest node too
+        if size or tree.tokens:
+            hidden = look_ahead(target, tuning, inputs, tree.layout(), places, size=size, cache=cache)
         else:
-            hidden = target.run(target.embed(inputs), cache)[-1:]  # the prompt, before anything is guessed
+            hidden = target.run(target.embed(inputs), cache)[-1:]  # the prompt, or the last position
         p = sampler.probs(target.logits(hidden[: len(places)]))  # [nodes + 1, vocab]
         path, extra = verify_tree(sampler, tree, p)
         # Commit: the accepted path and the token after it; the cache forgets nodes, masks and learned keys.
@@ -117,9 +119,9 @@ def generate(
         tokens += emitted
         go_on = result.add(Step(emitted, tree.tokens, parents=tree.parents, kept=len(path)), limit, eos)
         # Draft: the group behind the last node kept has guessed what follows the extra token.
-        groups = hidden[len(places) :].view(len(places), -1, target.shape.dim)  # [nodes + 1, masks, dim]
-        masks = groups[path[-1] + 1 if path else 0]
-        tree = half_tree(best_guesses(target.logits(masks), max(widths)).tolist(), widths)
+        groups = hidden[len(places) :].view(len(places), size, target.shape.dim)  # [nodes + 1, masks, dim]
+        masks = groups[path[-1] + 1 if path else 0][: room(len(tokens), size, target)]
+        tree = half_tree(best_guesses(target.logits(masks), max(widths)).tolist(), widths) if go_on else Tree()
     return result
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -72,6 +73,22 @@ def alone(target: LanguageModel, tuning: BidirectionalTuning, text: list[int], s
         cache.append(layer, keys, values)
     positions = torch.arange(len(text), len(text) + size)
     return target.logits(target.run(tuning.masks[:size], cache, positions=positions))
+
+
+def test_nodes_and_masks_end_where_the_positions_of_the_target_end() -> None:
+    target = varied_model()
+    target.shape, places = replace(target.shape, positions=14), list[int]()
+    run_layers = target.run
+
+    def run(x: Tensor, cache: object = None, **more: Any) -> Tensor:
+        places.extend(more["positions"].tolist() if "positions" in more else range(len(x)))
+        return run_layers(x, cache, **more)  # type: ignore[arg-type]
+
+    target.run = run  # type: ignore[method-assign, assignment]
+    plain = autoregressive(varied_model(), PROMPT, 11, sampler=Sampler(0)).tokens
+    found = generate(target, PROMPT, 11, tuning=tuning_of(target), sampler=Sampler(0), widths=(3, 2, 2))
+    assert found.tokens == plain
+    assert max(places) == 13
 
 
 # One pass
