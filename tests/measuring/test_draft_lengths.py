@@ -49,6 +49,10 @@ def test_the_stored_figures_belong_together() -> None:
         assert {row.pairs for row in own} == {found.settings["rounds"]}
 
 
+def test_the_example_has_the_table_that_was_measured() -> None:
+    assert draft_lengths.method.example()["table"] == tuple((row.rows, row.best) for row in stored().profile)
+
+
 def test_what_is_kept_is_what_the_models_keep_today() -> None:
     models = {name: model for name, model in draft_lengths.method.example().items() if name != "table"}
     counts = draft_lengths.kept_counts(models, limit=16)

@@ -44,7 +44,7 @@ def _costs(found: DraftLengths) -> str:
         " over one token of each, $d(b)$. With few texts further tokens are nearly free, with many they are not. Of 1,"
         f" 2, … guesses the target keeps {_row(f'{kept:.2f}' for kept in found.kept[1:])} on"
         " average, $l(s)$; development prompts, temperature 0. The last column is the length of least time for a token,"
-        " $(t(b, s + 1) + s\\, d(b)) / (l(s) + 1)$."
+        f" $(t(b, s + 1) + s\\, d(b)) / (l(s) + 1)$. {_trend(found)}"
     )
     head = ("Texts", *(f"*s* = {s}" for s in range(1, len(found.kept) + 1)), "*d*", "best length")
     rows = [
@@ -52,6 +52,12 @@ def _costs(found: DraftLengths) -> str:
         for row in found.profile
     ]
     return f"{lead}\n\n{table(head, rows)}"
+
+
+def _trend(found: DraftLengths) -> str:
+    """Whether the best length falls as the batch grows, as one expects."""
+    rises = [str(b.rows) for a, b in itertools.pairwise(found.profile) if b.best > a.best]
+    return f"It falls with the batch, except at {_row(rises)}." if rises else "It falls with the batch."
 
 
 def _lengths(found: DraftLengths) -> str:

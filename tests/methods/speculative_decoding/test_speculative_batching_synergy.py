@@ -262,9 +262,7 @@ def test_the_first_guesses_of_a_draft_are_a_shorter_draft() -> None:
         assert found == pytest.approx(sum(chance**i for i in range(1, s + 1)))
 
 
-def test_the_table_of_the_example_never_rises_and_is_kept_by_its_run() -> None:
-    lengths = [length for _, length in example()["table"]]
-    assert lengths == sorted(lengths, reverse=True)
+def test_the_table_of_the_example_is_kept_by_its_run() -> None:
     prompts = [zoo.encode(text) for text in zoo.prompts("development")[:2]]
     rows = generate(prompts=prompts, limits=[12, 12], sampler=Sampler(0), **example())
     assert len(rows[0].steps[0].drafted) == draft_length(example()["table"], 2)
