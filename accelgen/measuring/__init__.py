@@ -24,6 +24,7 @@ module                     results file        page, or what it says
 `sides`                                        how a side is run
 `kinds`                                        what depends on the kind of call
 `pairs`                                        successive runs, timed, and what they tell
+`published_rules`                              rules as others published them, which the errata try
 `updating`                                     rows of a few methods among those that are stored
 `machine`                                      the machine that figures depend on
 `vocabularies`                                 how texts become tokens, and tokens texts

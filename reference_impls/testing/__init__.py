@@ -19,8 +19,8 @@ without, the checks that need it are skipped and say so.
 
 Suites: `exactness` of the text's law, `accounting` of the trace, `refusals` of what cannot work, `early_exits`,
 `parallel` decoding, `canvases`, `batches` and `classifying`. What they are made of: `checks` names claims, `laws`
-enumerates, `tiny` makes models, `case` says what a signature cannot. Around them: `importing` finds a function,
-`report` runs the suites that it owes.
+enumerates, `tiny` makes models, `from_signature` what a method asks for, `case` says what a signature cannot. Around
+them: `importing` finds a function, `report` runs the suites that it owes.
 """
 
 from reference_impls.testing.case import Case, Scene
