@@ -30,7 +30,8 @@ from reference_impls.speculative_decoding import cascade_speculative_drafting as
 from reference_impls.speculative_decoding import medusa, rest
 from reference_impls.speculative_decoding import speculative_decoding_leviathan as leviathan
 from reference_impls.testing.case import Scene
-from reference_impls.testing.tiny import language_model, module, sequence_model
+from reference_impls.testing.from_signature import module
+from reference_impls.testing.tiny import language_model, sequence_model
 
 MODEL = language_model()
 IDS = [method.id for method in load_taxonomy().methods if method.is_implemented]
