@@ -19,8 +19,8 @@ from accelgen.training.language import next_token_loss
 from accelgen.training.parts import learn
 from accelgen.training.recipes.distillspec import RECIPE, TEMPERATURES, Distilling, acceptance, learner, train, written
 from accelgen.training.shelf import Shelf
+from reference_impls.core.divergences import Divergence
 from reference_impls.core.model import LanguageModel
-from reference_impls.speculative_decoding.distillspec import Divergence
 
 BEFORE, TEXT = "not trained further", "next tokens of the text"  # what the divergences are compared with
 SHARES = (0.0, 0.5)  # of the steps in which the drafter's own texts are learned from

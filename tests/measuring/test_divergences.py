@@ -17,8 +17,8 @@ from accelgen.taxonomy.loading import load_taxonomy
 from accelgen.training.corpora import Corpus
 from accelgen.training.recipes.distillspec import LIMIT, RECIPE, acceptance, written
 from accelgen.training.shelf import Shelf
+from reference_impls.core.divergences import Divergence
 from reference_impls.core.sampling import Sampler
-from reference_impls.speculative_decoding.distillspec import Divergence
 from reference_impls.zoo.storage import facts
 
 STORED = json.loads((RESULTS / "divergences.json").read_text(encoding="utf-8"))

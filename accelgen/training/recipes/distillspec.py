@@ -14,6 +14,7 @@ from accelgen.training.parts import Windows, learn
 from accelgen.training.recipe import Part, Recipe
 from accelgen.training.shelf import Shelf
 from reference_impls.baselines.autoregressive import generate as autoregressive
+from reference_impls.core.divergences import Divergence
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.speculative_decoding import distillspec as method
@@ -27,7 +28,7 @@ Texts = list[tuple[list[int], list[int]]]  # prompts, and how the target goes on
 class Distilling(Windows):
     """The divergence, and in what share of the steps the second half of the texts is the drafter's own."""
 
-    kind: method.Divergence = "forward-kl"
+    kind: Divergence = "forward-kl"
     on_policy: float = 0.5
 
 
