@@ -36,6 +36,7 @@ from reference_impls.core.verify import verify_chain, verify_tree
 from reference_impls.non_autoregressive import jacobi_parallel_decoding as jacobi
 from reference_impls.non_autoregressive import nart_crf
 from reference_impls.speculative_decoding import bild
+from reference_impls.speculative_decoding import online_speculative_decoding as online
 from reference_impls.speculative_decoding.block_verification import verify_block
 from reference_impls.testing.case import Scene
 from reference_impls.testing.laws import Law, autoregressive_law, exact_law, total_variation
@@ -275,6 +276,20 @@ def index_is_no_count() -> Finding:
     return Finding([f"{n} tokens" for n in lengths], [1.0] * len(lengths), ours, published, law=False)
 
 
+def alpha_at_the_token() -> Finding:
+    """Online speculative decoding: min(p, q) at the token drawn, in the place of its sum over all tokens."""
+    p, names = P[()], ("a draft law like p", "another one", "one that is certain")
+    laws = [p, Q[()], law_of([1.0, 0.0, 0.0])]
+    wanted = [float(torch.minimum(p, q).sum()) for q in laws]
+    published = [float((q * torch.minimum(p, q)).sum()) for q in laws]  # its mean over the tokens that are drawn
+
+    def kept(q: Tensor) -> float:
+        law = exact_law(lambda s: Generation([verify_chain(s, [int(s.draw(q))], q[None], p.expand(2, -1))[0]]))
+        return law.get((1,), 0.0)
+
+    return Finding(names, wanted, [kept(q) for q in laws], published, law=False, given={"p": p.tolist()})
+
+
 def shared_layers() -> Finding:
     """Medusa: a list times n holds the same layer n times."""
     dim, counts = 4, (1, 2, 3)
@@ -336,6 +351,22 @@ def centred_on_itself() -> Finding:
     return Finding([f"logit {name}" for name in "abc"], wanted, ours, published, law=False, given=given)
 
 
+def one_place_late() -> Finding:
+    """Online speculative decoding: the drafter learns to foretell the token after the one that it got wrong."""
+    text, place = [0, 1, 2, 0], 2  # the token at this place took the place of a rejected guess
+    laws = torch.stack([P[token,] for token in text])  # of the target, after each token
+    logits = torch.zeros(len(text), laws.shape[-1], dtype=laws.dtype, requires_grad=True)  # of the drafter
+
+    def pull(loss: Tensor) -> list[float]:
+        return [float(row.abs().sum()) for row in torch.autograd.grad(loss, logits)[0]]
+
+    wanted, published = (pull(-(laws[row] * logits[row].log_softmax(-1)).sum()) for row in (place - 1, place))
+    learner: Any = lambda tokens: logits[None, : tokens.shape[-1]]  # noqa: E731
+    ours = pull(online.loss(learner, [(text, {place: laws[place - 1].log()})]))
+    names = [f"after token {i}" for i in range(1, len(text) + 1)]
+    return Finding(names, wanted, ours, published, law=False, given={"error": place + 1})
+
+
 DEMONSTRATIONS: Mapping[str, Callable[[], Finding]] = {
     "residual-forgotten": residual_forgotten,
     "middle-level": middle_level,
@@ -347,9 +378,11 @@ DEMONSTRATIONS: Mapping[str, Callable[[], Finding]] = {
     "block-rule": block_rule,
     "zero-is-a-value": zero_is_a_value,
     "index-is-no-count": index_is_no_count,
+    "alpha-at-the-token": alpha_at_the_token,
     "shared-layers": shared_layers,
     "same-matrix-everywhere": same_matrix_everywhere,
     "centred-on-itself": centred_on_itself,
+    "one-place-late": one_place_late,
 }
 
 

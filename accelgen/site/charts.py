@@ -31,6 +31,7 @@ from accelgen.measuring.rows import (
     DistilledRow,
     RelaxedFigures,
     Served,
+    StreamFigures,
     Verdict,
     WarmthRow,
 )
@@ -44,7 +45,7 @@ SHAPES = (  # of marks, in the order of their series; drawn around (0, 0)
     "M0 6L6-5H-6Z",
     "M-6-3H6V3H-6Z",
 )
-CROSS = "M-5-5L5 5M-5 5L5-5"  # the mark of plain decoding
+CROSS = "M-5-5L5 5M-5 5L5-5"  # the mark of what others are compared with
 SIDES = (  # of a mark, where its label may stand: shift of its anchor and base line, and the anchor
     (11.0, 4.0, "start"),
     (-11.0, 4.0, "end"),
@@ -261,6 +262,24 @@ def relaxations(found: RelaxedFigures) -> str:
     return _alike("relaxed", "rule", names, drawn)
 
 
+def stream(found: StreamFigures) -> str:
+    """Acceptance over time of a drafter that goes on learning and of one that does not; the first names the domains."""
+    marks, known = list[Mark](), set[str]()
+    for name, shares in (
+        ("goes on learning", [row.learning for row in found.rows]),
+        ("stays what it was", [row.frozen for row in found.rows]),
+    ):
+        for row, share in zip(found.rows, shares, strict=True):
+            label = "" if row.domain in known else row.domain
+            known.add(row.domain)
+            says = f"{row.domain}, up to text {row.texts}, {name}: {share:.1%}"
+            marks.append(Mark(float(row.texts), share, label, name, says))
+    about = "The share of guesses that are kept, by texts served; the table below has the same figures."
+    title, axes = "Guesses kept, over a stream whose domain changes", ("texts served", "guesses kept")
+    joined = [mark.series for mark in marks[:: len(found.rows)]]
+    return figure([scatter("chart-stream", title, about, marks, axes=axes, joined=joined)])
+
+
 def _alike(slug: str, by: str, names: Sequence[str], drawn: Mapping[str, Sequence[float]]) -> str:
     """A chart of each figure, shares and tokens, with the same groups."""
 
@@ -454,8 +473,9 @@ def scatter(
 ) -> str:
     """Marks in the plane of two `axes`, the one across and the one up; a series in `joined` hangs together.
 
-    Values up are shares, and the last series, plain decoding, is drawn as a cross. With `equal` both values are of one
-    kind: the scales are the same, and a line of that name runs where they are equal. Nothing if there is no mark.
+    Values up are shares, and the last series, with which the others are compared, is drawn as a cross. With `equal`
+    both values are of one kind: the scales are the same, and a line of that name runs where they are equal. Nothing if
+    there is no mark.
     """
     if not marks:
         return ""

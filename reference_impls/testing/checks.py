@@ -48,8 +48,8 @@ class Subject:
         return options(self.generate, scene, self.case, **given)
 
     def fresh(self, own: Mapping[str, Any]) -> dict[str, Any]:
-        """These options, with a copy of each that it changes while it decodes."""
-        return {name: copy.deepcopy(value) if name in self.case.learns else value for name, value in own.items()}
+        """These options, with a copy of each that it changes while it decodes; what refers to another still does."""
+        return {**own, **copy.deepcopy({name: own[name] for name in self.case.learns if name in own})}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from accelgen.workshop.proving import proof
 from reference_impls.core.generation import Generation, Step
 from reference_impls.testing import SUITES, KitError, Scene, prove, verify
 from reference_impls.testing.cases import Case, case_of
-from reference_impls.testing.checks import guessed, require
+from reference_impls.testing.checks import Subject, guessed, require
 from reference_impls.testing.exactness import reach
 from reference_impls.testing.laws import total_variation
 from reference_impls.testing.refusals import refuses
@@ -144,6 +144,18 @@ def test_a_port_of_a_method_is_proved_in_the_scenes_of_its_case(port):
 
 def test_every_suite_that_the_taxonomy_can_ask_for_exists():
     assert set(SUITES) == {claim.id for claim in CLAIMS}
+
+
+def test_what_a_method_learns_with_is_copied_together_and_the_rest_not_at_all():
+    """A buffer that knows its drafter knows the copy of the drafter in a copy of both."""
+    subject = Subject(lambda: None, Case(learns=("drafter", "buffer", "one-that-it-was-not-given")))
+    drafter, table = [1], [2]
+    own = {"buffer": {"teaches": drafter}, "drafter": drafter, "table": table}
+    fresh = subject.fresh(own)
+    assert fresh == own
+    assert fresh["table"] is table
+    assert fresh["drafter"] is not drafter
+    assert fresh["buffer"]["teaches"] is fresh["drafter"]
 
 
 def test_skipped_checks_are_reported_with_their_reason():

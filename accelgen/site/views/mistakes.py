@@ -251,6 +251,25 @@ COUNTING = (
         "Let the model count: a hook on its forward pass cannot be off by one.",
     ),
     Erratum(
+        "alpha-at-the-token",
+        "Acceptance counted at the token that was drawn",
+        "online-speculative-decoding",
+        [
+            Seen(
+                "LiuXiaoxuanPKU/OSD",
+                "788a403d5495896b4fc5b7f56cfd41de5ae61967",
+                "distill/specInfer/generator.py",
+                "L81-L92",
+            )
+        ],
+        "A guess from $q$ is kept with probability $\\alpha = \\sum_x \\min(p(x), q(x))$.",
+        "The figure called alpha adds up $\\min(p(x), q(x))$ at the one token $x$ that was drawn. Its mean is $\\sum_x"
+        " q(x) \\min(p(x), q(x))$, which is less; for a drafter that equals its target it is not 1. The code draws at"
+        " temperature 0.01, where laws are nearly one-hot and the two nearly agree.",
+        "The share of guesses that are kept, with $p = {p}$ and three draft laws:",
+        "Count what was kept, or add up $\\min(1, p(x)/q(x))$ at the token drawn, whose mean is $\\alpha$.",
+    ),
+    Erratum(
         "shared-layers",
         "A list times n holds one layer n times",
         "medusa",
@@ -302,6 +321,28 @@ TRAINING = (
         "The expected gradient for two sentences that are alike, with the law {p} and the rewards {reward}:",
         "Take the mean over the *other* samples, or a baseline that is fixed before the draw, as the paper's average"
         " plan is.",
+    ),
+    Erratum(
+        "one-place-late",
+        "What follows an error is learnt, and not the error",
+        "online-speculative-decoding",
+        [
+            Seen(
+                "LiuXiaoxuanPKU/OSD",
+                "788a403d5495896b4fc5b7f56cfd41de5ae61967",
+                "distill/distill_trainer.py",
+                "L153-L174",
+            )
+        ],
+        "A model's logits at a token foretell the next one. To learn what should have stood at place $t$, a drafter has"
+        " to change its logits at place $t - 1$.",
+        "In the online step the mask selects the index of the corrected token itself, and the logits of both models are"
+        " not shifted. So the drafter learns to foretell what follows the token that it got wrong, and is not told what"
+        " should have stood there. The offline step shifts its logits.",
+        "How much the loss pulls at the drafter's logits after each token of a text, of which token {error} took the"
+        " place of a rejected guess (the sum of the gradient's absolute values):",
+        "Select the place before, as the `loss` of"
+        " [Online Speculative Decoding](../methods/online-speculative-decoding.md) does.",
     ),
 )
 
