@@ -262,7 +262,7 @@ def test_the_law_is_the_targets_before_between_and_after_updates() -> None:
     states = [weights(drafter)]
     for texts in (0, 1, 1, 12):  # untaught; with one text in the buffer; after an update; after many
         for i in range(texts):
-            generate(target, [0, 1], 8, drafter=drafter, sampler=Sampler(seed=i), replay=replay)
+            generate(target, [0, 1], 30, drafter=drafter, sampler=Sampler(seed=i), replay=replay)
         replay.learn()
         law = exact_law(lambda sampler: generate(target, [0, 1], 2, drafter=drafter, sampler=sampler, gamma=2))
         assert total_variation(law, wanted) < 1e-12
