@@ -199,7 +199,12 @@ def loss(
     kind: Divergence = "forward-kl",
     beta: float = 0.5,
 ) -> Tensor:
-    """The divergence of `drafter` from the target's stored laws, a place, over the errors of texts that have some."""
+    """The divergence of `drafter` from the target's stored laws, a place, over the errors of all `texts`.
+
+    Raises ValueError for no texts, one without errors, and places that are not inside of their text.
+    """
+    if not texts or not all(errors and 0 < min(errors) <= max(errors) < len(text) for text, errors in texts):
+        raise ValueError("texts have no error to learn from, or one at a place that is not behind their first token")
     p = torch.stack([law for _, errors in texts for law in errors.values()])  # [errors, vocab]
     read = pad_sequence([torch.tensor(text[: max(errors)]) for text, errors in texts], batch_first=True)
     logits = drafter(read.to(p.device))  # [texts, n, vocab]; the zeros behind a text are seen by none of its tokens

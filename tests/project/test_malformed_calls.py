@@ -134,6 +134,8 @@ def built(name: str, hint: object) -> object:
     known = {LanguageModel: model, Sequence[LanguageModel]: [model], Sequence[int]: [1], int: 1, Sampler: Sampler()}
     if hint is Tensor:
         return text(name)
+    if name == "texts":
+        return [([3, 4, 5, 6], {2: torch.zeros(11, dtype=torch.float64)})]
     if hint in known:
         return known[hint]
     if not isinstance(hint, type):
@@ -266,7 +268,14 @@ def parts() -> list[object]:
 
 @pytest.mark.parametrize(("kind", "name"), parts())
 def test_a_part_is_not_made_with_a_number_that_cannot_be(kind, name):
-    known = {"shape": MODEL.shape, "model": MODEL, "longest": 5, "shortest": 1, "references": [[1, 2]]}
+    known = {
+        "shape": MODEL.shape,
+        "model": MODEL,
+        "drafter": MODEL,
+        "longest": 5,
+        "shortest": 1,
+        "references": [[1, 2]],
+    }
     known |= dict.fromkeys(("pad", "end", "mask_id", "dim", "rank", "vocab"), 2)
     needed = [p.name for p in inspect.signature(kind).parameters.values() if p.default is p.empty]
     given = {need: known[need] for need in needed}

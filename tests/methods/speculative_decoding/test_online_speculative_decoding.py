@@ -348,6 +348,14 @@ def test_a_drafter_that_cannot_learn_is_one_sentence() -> None:
     assert Replay(learner().float()).updates == 0
 
 
+@pytest.mark.parametrize(
+    "texts", [[], [([0, 1], {})], [([0, 1], {0: torch.zeros(3)})], [([0, 1], {2: torch.zeros(3)})]]
+)
+def test_texts_that_teach_nothing_are_one_sentence(texts: Any) -> None:
+    with pytest.raises(ValueError, match="texts have no error to learn from"):
+        loss(learner(), texts)
+
+
 def test_another_divergence_is_refused_before_it_is_needed() -> None:
     with pytest.raises(ValueError, match="kind is 'kl'"):
         Replay(learner(), kind="kl")  # type: ignore[arg-type]
