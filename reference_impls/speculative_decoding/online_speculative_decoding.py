@@ -204,7 +204,7 @@ def loss(
     Raises ValueError for no texts, one without errors, and places that are not inside of their text.
     """
     if not texts or not all(errors and 0 < min(errors) <= max(errors) < len(text) for text, errors in texts):
-        raise ValueError("texts have no error to learn from, or one at a place that is not behind their first token")
+        raise ValueError("texts need an error each, at places after their first token and up to their last one")
     p = torch.stack([law for _, errors in texts for law in errors.values()])  # [errors, vocab]
     read = pad_sequence([torch.tensor(text[: max(errors)]) for text, errors in texts], batch_first=True)
     logits = drafter(read.to(p.device))  # [texts, n, vocab]; the zeros behind a text are seen by none of its tokens

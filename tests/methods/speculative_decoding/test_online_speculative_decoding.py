@@ -352,7 +352,7 @@ def test_a_drafter_that_cannot_learn_is_one_sentence() -> None:
     "texts", [[], [([0, 1], {})], [([0, 1], {0: torch.zeros(3)})], [([0, 1], {2: torch.zeros(3)})]]
 )
 def test_texts_that_teach_nothing_are_one_sentence(texts: Any) -> None:
-    with pytest.raises(ValueError, match="texts have no error to learn from"):
+    with pytest.raises(ValueError, match="texts need an error each"):
         loss(learner(), texts)
 
 
