@@ -19,7 +19,7 @@ from reference_impls.core.generation import Generation
 from reference_impls.core.sampling import Sampler
 from reference_impls.speculative_decoding import online_speculative_decoding as method
 
-TEXTS, WINDOW = 192, 24  # of a domain, and of a row
+TEXTS, WINDOW = 96, 16  # of a domain, and of a row
 PROMPT, LIMIT, TEMPERATURE = 24, 48, 0.8
 INTERVAL, RATE = 8, 1e-3  # the paper's interval; the rate was chosen on the development side
 LONG = 300  # characters of a docstring that is prose, and not a remark

@@ -1,19 +1,11 @@
 """Acceptance over time: two drafters on one stream, of which one learns, and what the page says of them."""
 
-import json
-
 from accelgen.measuring import streams
-from accelgen.measuring.rows import StreamFigures, read
-from accelgen.project.places import RESULTS
 from accelgen.site import over_time
 from reference_impls import zoo
 from reference_impls.core.generation import Generation, Step
 
 CODE = 'def f():\n    """' + "A word and another one. " * 20 + '"""\n\n\nclass A:\n    """Short."""\n'
-
-
-def stored():
-    return read(StreamFigures, json.loads((RESULTS / "streams.json").read_text(encoding="utf-8")))
 
 
 def test_prose_is_the_long_docstrings():
@@ -53,17 +45,11 @@ def test_both_drafters_see_one_stream_and_begin_alike():
     assert {len(run.tokens) for run in runs} == {10}
 
 
-def test_the_stored_stream_shows_what_the_page_says():
-    found = stored()
-    assert (found.interval, found.rate, found.limit) == (streams.INTERVAL, streams.RATE, streams.LIMIT)
-    domains = list(dict.fromkeys(row.domain for row in found.rows))
-    assert len(domains) == 2
-    assert [row.texts for row in found.rows] == [*range(streams.WINDOW, 2 * streams.TEXTS + 1, streams.WINDOW)]
-
-
 def test_the_page_of_the_method_has_chart_and_table():
-    text = over_time.figures(stored().id, stored().as_data())
-    assert text.count("<svg class") == 1
-    assert all(f"| {row.learning:.1%} |" in text for row in stored().rows)
-    assert not over_time.figures("another", stored().as_data())
-    assert not over_time.figures(stored().id, None)
+    prompts = [zoo.encode(text) for text in zoo.prompts("development")[:4]]
+    found = streams.figures({"first": prompts[:2], "second": prompts[2:]}, window=2, limit=8)
+    text = over_time.figures(found.id, found.as_data())
+    assert text.count('role="img"') == 1
+    assert all(f"| {row.learning:.1%} |" in text for row in found.rows)
+    assert not over_time.figures("another", found.as_data())
+    assert not over_time.figures(found.id, None)
