@@ -19,7 +19,7 @@ from accelgen.training.language import next_token_loss
 from accelgen.training.parts import learn
 from accelgen.training.recipes.distillspec import RECIPE, TEMPERATURES, Distilling, acceptance, learner, train, written
 from accelgen.training.shelf import Shelf
-from reference_impls.core.divergences import Divergence
+from reference_impls.core.distillation import Divergence
 from reference_impls.core.model import LanguageModel
 
 BEFORE, TEXT = "not trained further", "next tokens of the text"  # what the divergences are compared with

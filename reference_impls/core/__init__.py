@@ -5,6 +5,6 @@ Models: `layers` are what every model is built of, `model` is the decoder, `seq2
 sequences in one pass, `device` finds where tensors can be. Chance: `sampling` makes laws of logits and tokens of laws.
 Guesses: `drafting` makes them, `tree` lays them out for one pass, `verify` accepts them. Less than a whole decoder:
 `exits` reads a model out early, `lengths` says how long a text will be, `rescoring` chooses among several. Training:
-`divergences` say how far a drafter is from its target. Around a method: `arguments` checks what a caller gives,
+`distillation` says how far a drafter is from its target. Around a method: `arguments` checks what a caller gives,
 `generation` is what a method returns.
 """

@@ -61,7 +61,7 @@ from torch import Tensor
 
 from reference_impls.core.arguments import check_texts, checked
 from reference_impls.core.batch import Batch
-from reference_impls.core.divergences import Divergence, divergence
+from reference_impls.core.distillation import Divergence, divergence
 from reference_impls.core.drafting import check_draft, check_vocabulary, draft_chain, room
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.model import LanguageModel

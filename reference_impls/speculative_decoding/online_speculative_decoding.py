@@ -66,7 +66,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from reference_impls.core.arguments import checked
-from reference_impls.core.divergences import Divergence, divergence
+from reference_impls.core.distillation import Divergence, divergence
 from reference_impls.core.drafting import check_draft, draft_chain, room
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.model import LanguageModel

@@ -17,7 +17,7 @@ from accelgen.taxonomy.loading import load_taxonomy
 from accelgen.training.corpora import Corpus
 from accelgen.training.recipes.distillspec import LIMIT, RECIPE, acceptance, written
 from accelgen.training.shelf import Shelf
-from reference_impls.core.divergences import Divergence
+from reference_impls.core.distillation import Divergence
 from reference_impls.core.sampling import Sampler
 from reference_impls.zoo.storage import facts
 

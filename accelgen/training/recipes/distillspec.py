@@ -14,7 +14,7 @@ from accelgen.training.parts import Windows, learn
 from accelgen.training.recipe import Part, Recipe
 from accelgen.training.shelf import Shelf
 from reference_impls.baselines.autoregressive import generate as autoregressive
-from reference_impls.core.divergences import Divergence
+from reference_impls.core.distillation import Divergence
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.speculative_decoding import distillspec as method

@@ -12,7 +12,7 @@ import pytest
 import torch
 from defaults import defaults_of
 
-from reference_impls.core.divergences import Divergence, divergence
+from reference_impls.core.distillation import Divergence, divergence
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.speculative_decoding.distillspec import continuations, generate, loss, speedup

@@ -15,7 +15,7 @@ from defaults import defaults_of
 from torch import Tensor
 
 from reference_impls.baselines.autoregressive import generate as autoregressive
-from reference_impls.core.divergences import Divergence, divergence
+from reference_impls.core.distillation import Divergence, divergence
 from reference_impls.core.generation import Generation
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 import torch
 
-from reference_impls.core.divergences import Divergence, divergence
+from reference_impls.core.distillation import Divergence, divergence
 
 MUTANTS = [
     ("kl-of-the-other-direction", "return kl(log_p, log_q)", "return kl(log_q, log_p)"),
