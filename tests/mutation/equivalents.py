@@ -96,4 +96,9 @@ EQUIVALENTS: dict[Change, str] = {
         "built, rate, go_on = -stride, 1.0, limit > 0",
         "built, rate, go_on = -stride, 0.5, limit > 0",
     ): "the first turn drafts nothing and always retrieves, and with that the rate begins anew",
+    Change(
+        "reference_impls/speculative_decoding/blockwise_parallel_decoding.py",
+        "target.embed(tokens[:, :-2])",
+        "target.embed(tokens[:, :-1])",
+    ): "no head is judged at the place more, and no earlier place sees it",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -114,6 +115,14 @@ def test_broken_heads_are_named_when_they_guess() -> None:
 def test_a_block_of_one_is_no_block() -> None:
     with pytest.raises(ValueError, match="k >= 2"):
         BlockHeads(language_model().shape, k=1)
+
+
+def test_heads_begin_as_the_decoder_itself_with_rows_that_keep_the_length_of_a_feature() -> None:
+    torch.manual_seed(0)
+    heads = BlockHeads(replace(language_model(5).shape, dim=256), k=3, hidden=512)
+    assert heads.up.std().item() == pytest.approx(256**-0.5, rel=0.02)
+    features = torch.randn(4, 256)
+    assert torch.equal(heads(features), features.expand(2, -1, -1))
 
 
 def test_defaults_are_the_documented_ones() -> None:

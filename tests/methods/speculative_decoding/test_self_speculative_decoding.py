@@ -25,6 +25,7 @@ from accelgen.training.shelf import Shelf
 from reference_impls.baselines.autoregressive import generate as autoregressive
 from reference_impls.core.generation import Generation
 from reference_impls.core.sampling import Sampler
+from reference_impls.speculative_decoding import self_speculative_decoding as method
 from reference_impls.speculative_decoding.self_speculative_decoding import (
     adapted,
     drawn_with_confidence,
@@ -65,6 +66,7 @@ MUTANTS = [
     ("acceptance-of-one-step-alone", "betas[0] * rate + (1 - betas[0]) * accepted", "accepted"),
     ("work-as-if-nothing-were-skipped", "len(draft) * thin", "len(draft) * depth"),
     ("work-without-the-extra-token", "(len(draft) + 1) * depth", "len(draft) * depth"),
+    ("acceptance-begins-at-1", "target.new_cache(), 0.0", "target.new_cache(), 1.0"),
     ("search-forgets-the-best", "best = max(trial, best, key=score)", "best = trial"),
     ("search-from-the-worst-start", "best = max((", "best = min(("),
 ]
@@ -194,6 +196,20 @@ def test_the_threshold_follows_the_acceptance_rate() -> None:
     for _ in range(400):  # a drafter that is right as often as it is sure, and never drafts as much as it may
         threshold, rate = adapted(threshold, rate, min(1.0, threshold + 0.3), longest=False)
     assert rate == pytest.approx(0.9, abs=0.01)
+
+
+def test_the_acceptance_rate_begins_at_0_and_is_handed_from_step_to_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, found = [(0.6, 0.0)], list[tuple[float, float]]()
+
+    def noted(threshold: float, rate: float, *step: Any, **settings: Any) -> tuple[float, float]:
+        found.append((threshold, rate))
+        given.append(adapted(threshold, rate, *step, **settings))
+        return given[-1]
+
+    monkeypatch.setattr(method, "adapted", noted)
+    generate(varied_model(5), PROMPT, LIMIT, sampler=Sampler(0), **some_skips(5, 0))
+    assert len(found) > 2
+    assert found == given[:-1]
 
 
 def test_the_threshold_moves_in_a_run() -> None:
