@@ -77,7 +77,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_impls.core.arguments import check_range, check_texts, checked
-from reference_impls.core.drafting import best_guesses, check_guesses
+from reference_impls.core.drafting import best_guesses, check_guesses, room
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
@@ -108,11 +108,10 @@ def generate(
     `choices` are the rank paths of the tree, parents first; by default the product of the two best of each head.
     `epsilon` and `delta` are those of typical acceptance. Raises ValueError for a tree or a setting that cannot be.
     """
-    check_acceptance(acceptance, epsilon, delta)
     choices = cartesian([2] * (heads.k - 1)) if choices is None else choices
-    planned = plan(choices, heads.k, target.shape.vocab)
-    layout, ranks = planned.layout(), max(planned.tokens) + 1
-    slots = torch.tensor([(len(path) - 1) * ranks + path[-1] for path in choices], device=target.device)
+    check_options(choices, acceptance, epsilon, delta)
+    planned, deepest = plan(choices, heads.k, target.shape.vocab), heads.k
+    ranks = max(planned.tokens) + 1
     check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     tree, (depths, visible) = Tree(), Tree().layout(len(tokens))  # the pass over the prompt has no guesses yet
@@ -131,8 +130,13 @@ def generate(
         cache.keep(len(tokens), path)
         tokens += emitted
         go_on = result.add(Step(emitted, tree.tokens, parents=tree.parents, kept=len(path)), limit, eos)
-        # Draft: the best tokens of the heads take their places in the tree, whose form never changes.
+        # Draft: the best tokens of the heads take their places in the tree, whose form stays until positions end.
         best = best_guesses(heads(features[path[-1] + 1 if path else 0]), ranks)  # [k - 1, ranks]
+        if (fitting := room(len(tokens), heads.k - 1, target)) < deepest:  # at first, and where a level is cut off
+            deepest, choices = fitting, [path for path in choices if len(path) <= fitting]
+            planned = plan(choices, heads.k, target.shape.vocab)
+            layout, places = planned.layout(), [(len(path) - 1) * ranks + path[-1] for path in choices]
+            slots = torch.tensor(places, dtype=torch.long, device=target.device)
         tree, (depths, visible) = Tree(best.flatten()[slots].tolist(), list(planned.parents)), layout
         check_guesses(tree.tokens, "the heads'")
     return result
@@ -157,15 +161,13 @@ def accept_typical(tree: Tree, p: Tensor, epsilon: float, delta: float) -> tuple
 def plan(choices: Sequence[Sequence[int]], k: int, vocab: int) -> Tree:
     """The tree of these rank paths; each node holds its rank where the token will be. Raises ValueError if it is none.
 
-    It is made once: every step's tree has its form.
+    It is made once, and anew where positions end: every step's tree has its form.
     """
     tree, numbers = Tree(), {tuple[int, ...](): -1}
     for path in map(tuple, choices):
         if not 0 < len(path) < k or not 0 <= path[-1] < vocab or path in numbers or path[:-1] not in numbers:
             raise ValueError(f"choices hold {path}; a path has 1 to {k - 1} ranks, once, and after its parent")
         numbers[path] = tree.add(path[-1], numbers[path[:-1]])
-    if not tree.tokens:
-        raise ValueError("choices are empty; give the tree at least one rank path, such as (0,)")
     return tree
 
 
@@ -176,8 +178,10 @@ def cartesian(widths: Sequence[int]) -> list[tuple[int, ...]]:
     return [path for depth in depths for path in product(*(range(width) for width in widths[:depth]))]
 
 
-def check_acceptance(acceptance: Acceptance, epsilon: float, delta: float) -> None:
-    """One clear sentence for a rule that is not known and for thresholds that mean nothing."""
+def check_options(choices: Sequence[Sequence[int]], acceptance: Acceptance, epsilon: float, delta: float) -> None:
+    """One clear sentence for no tree, a rule that is not known and thresholds that mean nothing."""
+    if not choices:
+        raise ValueError("choices are empty; give the tree at least one rank path, such as (0,)")
     if acceptance not in ("exact", "typical"):
         raise ValueError(f"acceptance is {acceptance!r}; it must be 'exact' or 'typical'")
     if not (epsilon > 0 and delta > 0):
