@@ -32,9 +32,11 @@ MUTANTS = [
     ("mixture-weights-swapped", "log_p + math.log(beta), log_q + math.log(1 - beta)",
      "log_p + math.log(1 - beta), log_q + math.log(beta)"),
     ("total-variation-not-halved", ".abs().sum(-1) / 2", ".abs().sum(-1)"),
-    ("prompt-learnt-too", "p = target(read)[..., prompt - 1 :, :]", "p = target(read)[..., prompt - 2 :, :]"),
+    ("nothing-times-infinity", ".where(log_a > -math.inf, 0)", ""),
+    ("mixture-of-impossible-tokens", ".clamp(min=least)", ""),
+    ("prompt-learnt-too", "taught = target(read)[..., prompt - 1 :, :]", "taught = target(read)[..., prompt - 2 :, :]"),
     ("laws-one-place-late", "drafter(read)[..., prompt - 1 :, :]", "drafter(tokens)[..., prompt:, :]"),
-    ("temperature-of-the-drafter-alone", "divergence(p / temperature,", "divergence(p,"),
+    ("temperature-of-the-drafter-alone", "divergence(taught / temperature,", "divergence(taught,"),
     ("first-token-fed-again", "new = sampler.draw(p)[:, None].tolist()", "new = [[text[-1]] for text in texts]"),
     ("speedup-without-the-drafters-cost", "tau / (c * gamma + 1)", "tau / (c + 1)"),
 ]  # fmt: skip
@@ -84,6 +86,27 @@ def test_jensen_shannon_is_symmetric_and_at_most_log_two() -> None:
     assert float(both[0]) == pytest.approx(float(both[1]), abs=1e-12)
     apart = torch.tensor([[60.0, 0, 0], [0, 60.0, 0]], dtype=torch.float64)
     assert float(divergence(apart[0], apart[1], "jensen-shannon")) == pytest.approx(math.log(2), abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_token_that_both_laws_lack_changes_neither_divergence_nor_gradient(kind: Divergence) -> None:
+    found, slopes = [], []
+    for lacking in (0, 1):
+        p, q = (logits([*law, *[0.0] * lacking]) for law in (P, Q))
+        q.requires_grad_()
+        found.append(divergence(p, q, kind, 0.3))
+        found[-1].backward()
+        assert q.grad is not None
+        slopes.append(q.grad)
+    assert float(found[1].detach()) == pytest.approx(float(found[0].detach()), abs=1e-12)
+    torch.testing.assert_close(slopes[1], torch.cat((slopes[0], torch.zeros(1, dtype=torch.float64))))
+
+
+@pytest.mark.parametrize("kind", ["forward-kl", "reverse-kl", "jensen-shannon", "total-variation"])
+def test_a_token_that_one_law_lacks_costs_what_the_sums_say(kind: Divergence) -> None:
+    """It is log 2 and 1 where nothing is shared, and infinity for a Kullback-Leibler divergence from what is impossible."""
+    wanted = {"jensen-shannon": math.log(2), "total-variation": 1.0}.get(kind, math.inf)
+    assert float(divergence(logits([1.0, 0.0]), logits([0.0, 1.0]), kind)) == pytest.approx(wanted, abs=1e-12)
 
 
 def test_laws_of_half_precision_are_compared_in_float32() -> None:
