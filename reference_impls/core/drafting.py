@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reference_impls.core.generation import positions_of
 from reference_impls.core.sampling import Sampler
@@ -80,6 +80,16 @@ def check_draft(gamma: int, *models: Any) -> None:
     if gamma < 1:
         raise ValueError(f"gamma is {gamma}; draft at least 1 token a step, or use autoregressive decoding")
     check_vocabulary(*models)
+
+
+def check_part(target: Any, part: nn.Module, name: str) -> None:
+    """Raise ValueError for a part of the target, `name`, that computes in another type or on another device than it."""
+    weight, own = next(part.parameters(), target.embedding), target.embedding
+    if (weight.dtype, weight.device) != (own.dtype, own.device):
+        raise ValueError(
+            f"the {name} are {weight.dtype} on {weight.device}, and the target is {own.dtype} on {own.device}: "
+            "make them alike with .to(target.embedding)"
+        )
 
 
 def check_vocabulary(*models: Any) -> None:

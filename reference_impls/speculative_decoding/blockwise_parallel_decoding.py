@@ -57,7 +57,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_impls.core.arguments import check_range, check_texts, checked
-from reference_impls.core.drafting import best_guesses, check_guesses, room
+from reference_impls.core.drafting import best_guesses, check_guesses, check_part, room
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
@@ -86,6 +86,7 @@ def generate(
         raise ValueError(
             f"top is {top} and minimum is {minimum}; needed are top >= 1 and 1 <= minimum <= k = {heads.k}"
         )
+    check_part(target, heads, "heads")
     check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     proposal: list[int] = []

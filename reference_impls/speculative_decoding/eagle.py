@@ -68,7 +68,7 @@ from torch import Tensor, nn
 
 from reference_impls.core.arguments import check_range, check_texts, checked
 from reference_impls.core.cache import Cache
-from reference_impls.core.drafting import check_vocabulary, room, siblings
+from reference_impls.core.drafting import check_part, check_vocabulary, room, siblings
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Block, Shape, attention_mask
 from reference_impls.core.model import LanguageModel
@@ -104,6 +104,7 @@ def generate(
     """
     choices = check_choices(choices, target.shape.vocab)
     check_vocabulary(target, drafter)
+    check_part(target, drafter, "drafter's weights")
     check_length(target, prompt, limit)
     result, tokens, cache, draft_cache = Generation(), list(prompt), target.new_cache(), drafter.new_cache()
     features = None  # of the target, at the committed tokens that the drafter has not read

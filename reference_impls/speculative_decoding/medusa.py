@@ -77,7 +77,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_impls.core.arguments import check_range, check_texts, checked
-from reference_impls.core.drafting import best_guesses, check_guesses, room
+from reference_impls.core.drafting import best_guesses, check_guesses, check_part, room
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
@@ -110,6 +110,7 @@ def generate(
     """
     choices = cartesian([2] * (heads.k - 1)) if choices is None else choices
     check_options(choices, acceptance, epsilon, delta)
+    check_part(target, heads, "heads")
     planned, deepest = plan(choices, heads.k, target.shape.vocab), heads.k
     ranks = max(planned.tokens) + 1
     check_length(target, prompt, limit)

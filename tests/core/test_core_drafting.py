@@ -6,7 +6,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from reference_impls.core.drafting import best_guesses, check_draft, check_guesses, draft_chain, one_hot, room, siblings
+from reference_impls.core.drafting import (
+    best_guesses,
+    check_draft,
+    check_guesses,
+    check_part,
+    draft_chain,
+    one_hot,
+    room,
+    siblings,
+)
 from reference_impls.core.generation import Generation
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -164,6 +173,20 @@ def test_siblings_of_a_broken_drafter_are_the_impossible_token():
     for settings in ({}, {"temperature": 0.0}):
         guesses, _ = siblings(Sampler(**settings), torch.full((1, 3), math.nan), 2)
         assert guesses.tolist() == [[-1, -1]]
+
+
+def test_a_part_of_another_type_or_device_than_its_target_is_one_sentence():
+    target = language_model(3)
+    check_part(target, torch.nn.Linear(2, 2).double(), "heads")
+    check_part(target, torch.nn.Identity(), "heads")  # nothing to be of another type
+    for part, kind in (
+        (torch.nn.Linear(2, 2), "float32 on cpu"),
+        (torch.nn.Linear(2, 2).double().to("meta"), "float64 on meta"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"^the heads are torch.{kind}, and the target is torch.float64 on cpu: make"
+        ):
+            check_part(target, part, "heads")
 
 
 def test_one_hot_laws():

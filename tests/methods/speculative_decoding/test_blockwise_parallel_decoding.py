@@ -122,6 +122,12 @@ def test_options_out_of_range_are_one_sentence(top: int, minimum: int) -> None:
         generate(target, [0], 3, heads=heads, sampler=Sampler(0), top=top, minimum=minimum)
 
 
+def test_heads_of_another_type_than_the_target_are_one_sentence() -> None:
+    target = language_model()
+    with pytest.raises(ValueError, match=r"the heads are torch.float32 on cpu, and the target is torch.float64 on cpu"):
+        generate(target, [0], 3, heads=randomised(BlockHeads, target.shape, k=3).float(), sampler=Sampler(0))
+
+
 def test_broken_heads_are_named_when_they_guess() -> None:
     target = language_model()
     heads = randomised(BlockHeads, target.shape, k=3)

@@ -303,6 +303,14 @@ def test_choices_that_are_no_tree_are_one_sentence(models, choices):
         generate(target, PROMPT, 3, drafter=drafter, sampler=Sampler(0), choices=choices)
 
 
+def test_a_drafter_of_another_type_than_the_target_is_one_sentence(models):
+    target, drafter = models
+    with pytest.raises(
+        ValueError, match=r"the drafter's weights are torch.float32 on cpu, and the target is torch.float64"
+    ):
+        generate(target, PROMPT, 3, drafter=drafter.float(), sampler=Sampler(0))
+
+
 def test_a_fresh_join_keeps_the_size_of_what_it_reads() -> None:
     shape = Shape(vocab=9, dim=64, layers=1, heads=4, kv_heads=2, head_dim=16, hidden=96)
     join = EagleDrafter(shape).join

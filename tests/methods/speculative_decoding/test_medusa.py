@@ -345,6 +345,12 @@ def test_a_rule_that_is_none_is_one_sentence(wrong: dict[str, object]) -> None:
         generate(target, [0], 3, heads=heads_of(target, 3), sampler=Sampler(0), **wrong)  # type: ignore[arg-type]
 
 
+def test_heads_of_another_type_than_the_target_are_one_sentence() -> None:
+    target = language_model()
+    with pytest.raises(ValueError, match=r"the heads are torch.float32 on cpu, and the target is torch.float64 on cpu"):
+        generate(target, [0], 3, heads=heads_of(target, 3).float(), sampler=Sampler(0))
+
+
 def test_broken_heads_are_named_when_they_guess() -> None:
     target = language_model()
     heads = heads_of(target, 3)
