@@ -111,8 +111,7 @@ def generate(
     choices = cartesian([2] * (heads.k - 1)) if choices is None else choices
     check_options(choices, acceptance, epsilon, delta)
     check_part(target, heads, "heads")
-    planned, deepest = plan(choices, heads.k, target.shape.vocab), heads.k
-    ranks = max(planned.tokens) + 1
+    ranks, deepest = max(plan(choices, heads.k, target.shape.vocab).tokens) + 1, heads.k
     check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     tree, (depths, visible) = Tree(), Tree().layout(len(tokens))  # the pass over the prompt has no guesses yet
@@ -124,8 +123,9 @@ def generate(
         hidden = target.run(x, cache, positions=len(cache) + depths, visible=visible)[-len(tree) - 1 :]
         features = target.norm(hidden)  # [nodes + 1, dim]
         p = sampler.probs(target.project(features))  # [nodes + 1, vocab]
-        typical = acceptance == "typical"
-        path, extra = accept_typical(tree, p, epsilon, delta) if typical else verify_tree(sampler, tree, p)
+        path, extra = (
+            accept_typical(tree, p, epsilon, delta) if acceptance == "typical" else verify_tree(sampler, tree, p)
+        )
         # Commit: the accepted path and the token after it; the cache keeps the path.
         emitted = [*(tree.tokens[node] for node in path), extra]
         cache.keep(len(tokens), path)

@@ -104,7 +104,7 @@ def test_a_token_that_both_laws_lack_changes_neither_divergence_nor_gradient(kin
 
 @pytest.mark.parametrize("kind", ["forward-kl", "reverse-kl", "jensen-shannon", "total-variation"])
 def test_a_token_that_one_law_lacks_costs_what_the_sums_say(kind: Divergence) -> None:
-    """It is log 2 and 1 where nothing is shared, and infinity for a Kullback-Leibler divergence from what is impossible."""
+    """Where nothing is shared: log 2 and 1, and infinity for a divergence that divides by what is impossible."""
     wanted = {"jensen-shannon": math.log(2), "total-variation": 1.0}.get(kind, math.inf)
     assert float(divergence(logits([1.0, 0.0]), logits([0.0, 1.0]), kind)) == pytest.approx(wanted, abs=1e-12)
 

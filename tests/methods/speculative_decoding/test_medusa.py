@@ -46,7 +46,7 @@ MUTANTS = [
     ("ranks-of-the-head-before", "(len(path) - 1) * ranks", "max(0, len(path) - 2) * ranks"),
     ("nodes-past-the-last-position", "room(len(tokens), heads.k - 1, target)", "heads.k - 1"),
     ("level-less-than-fits", "room(len(tokens), heads.k - 1, target)", "room(len(tokens) + 1, heads.k - 1, target)"),
-    ("rank-too-few", "max(planned.tokens) + 1", "max(1, max(planned.tokens))"),
+    ("rank-too-few", ".tokens) + 1, heads.k", ".tokens) or 1, heads.k"),
     ("accuracies-added", "(chance * own, (*path, rank))", "(chance - own, (*path, rank))"),
     ("accuracy-of-the-last-rank-alone", "(chance * own, (*path, rank))", "(-own, (*path, rank))"),
     ("typical-by-default", 'acceptance: Acceptance = "exact"', 'acceptance: Acceptance = "typical"'),
