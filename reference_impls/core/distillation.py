@@ -15,23 +15,27 @@ Divergence = Literal["forward-kl", "reverse-kl", "jensen-shannon", "total-variat
 
 
 @checked
-def divergence(p: Tensor, q: Tensor, kind: Divergence, beta: float = 0.5) -> Tensor:
-    """The divergence [...] of the laws of logits p and q [..., vocab]; beta is the weight of p in Jensen-Shannon's.
+def divergence(taught: Tensor, learnt: Tensor, kind: Divergence, beta: float = 0.5) -> Tensor:
+    """The divergence [...] of the laws p and q of logits `taught` and `learnt` [..., vocab].
 
+    beta is the weight of p in Jensen-Shannon's mixture. A token that p and q both hold for impossible adds nothing.
     Raises ValueError for a kind that is none of these, a beta outside (0, 1), and logits of different shapes.
     """
-    if p.shape != q.shape or not p.numel():
-        raise ValueError(f"p and q have the shapes {[*p.shape]} and {[*q.shape]}; give both the same laws")
+    if taught.shape != learnt.shape or not taught.numel():
+        shapes = f"{[*taught.shape]} and {[*learnt.shape]}"
+        raise ValueError(f"taught and learnt have the shapes {shapes}; give both logits of the same places")
     if not 0 < beta < 1:
         raise ValueError(f"beta is {beta}; it is the weight of the target's law in the mixture, so between 0 and 1")
-    log_p, log_q = (logits.log_softmax(-1, wide(logits)) for logits in (p, q))
+    log_p, log_q = (logits.log_softmax(-1, wide(logits)) for logits in (taught, learnt))
     match kind:
         case "forward-kl":
             return kl(log_p, log_q)
         case "reverse-kl":
             return kl(log_q, log_p)
         case "jensen-shannon":
-            log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log(1 - beta))
+            least = torch.finfo(log_p.dtype).min  # of minus infinity twice, logaddexp has no gradient
+            weighed = (log_p + math.log(beta)).clamp(min=least), (log_q + math.log(1 - beta)).clamp(min=least)
+            log_m = torch.logaddexp(*weighed)
             return beta * kl(log_p, log_m) + (1 - beta) * kl(log_q, log_m)
         case "total-variation":
             return (log_p.exp() - log_q.exp()).abs().sum(-1) / 2

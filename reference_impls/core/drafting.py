@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reference_impls.core.generation import positions_of
 from reference_impls.core.sampling import Sampler
@@ -31,16 +31,18 @@ def siblings(sampler: Sampler, logits: Tensor, width: int, *, replacement: bool 
     """`width` guesses [rows, width] for the place of each row of logits [rows, vocab], and their laws, q.
 
     Row i of q [rows, width, vocab] is the law that a guess was drawn from, given its elders. Without replacement that
-    is the law of the tokens that they left, and at temperature 0 the guesses are the likeliest tokens. Where a law has
-    fewer tokens than wanted, the last one comes again and again: `verify_tree` never keeps it twice.
+    is the sampler's law of the place without the tokens that they took, normalised anew; at temperature 0 the guesses
+    are the likeliest tokens. Where a law has fewer tokens than wanted, the last one comes again and again:
+    `verify_tree` never keeps it twice.
     """
-    guesses, q = list[Tensor](), list[Tensor]()
+    guesses, q, greedy = list[Tensor](), list[Tensor](), sampler.temperature == 0
+    scores = logits if greedy else sampler.probs(logits).log()  # filters look once, at all tokens of the place
     for _ in range(width):
-        q.append(sampler.probs(logits))
+        q.append(sampler.probs(scores) if greedy else scores.softmax(-1))
         guesses.append(sampler.draw(q[-1]))  # [rows]
         if not replacement:
-            rest = logits.scatter(-1, guesses[-1].clamp(min=0)[:, None], -torch.inf)
-            logits = rest.where(rest.amax(-1, keepdim=True) > -torch.inf, logits)
+            rest = scores.scatter(-1, guesses[-1].clamp(min=0)[:, None], -torch.inf)
+            scores = rest.where(rest.amax(-1, keepdim=True) > -torch.inf, scores)
     return torch.stack(guesses, 1), torch.stack(q, 1)
 
 
@@ -78,6 +80,16 @@ def check_draft(gamma: int, *models: Any) -> None:
     if gamma < 1:
         raise ValueError(f"gamma is {gamma}; draft at least 1 token a step, or use autoregressive decoding")
     check_vocabulary(*models)
+
+
+def check_part(target: Any, part: nn.Module, name: str) -> None:
+    """Raise ValueError for a part of the target, `name`, that computes in another type or on another device than it."""
+    weight, own = next(part.parameters(), target.embedding), target.embedding
+    if (weight.dtype, weight.device) != (own.dtype, own.device):
+        raise ValueError(
+            f"the {name} are {weight.dtype} on {weight.device}, and the target is {own.dtype} on {own.device}: "
+            "make them alike with .to(target.embedding)"
+        )
 
 
 def check_vocabulary(*models: Any) -> None:

@@ -62,7 +62,7 @@ import torch
 from torch import Tensor
 
 from reference_impls.core.arguments import check_range, check_texts, checked
-from reference_impls.core.drafting import check_draft
+from reference_impls.core.drafting import check_draft, room
 from reference_impls.core.exits import layerwise_cross_entropy
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.model import LanguageModel
@@ -97,7 +97,7 @@ def generate(
         # Draft: the lower layers, read out by the common head; their states wait for the upper ones.
         draft, laws, states = list[int](), list[Tensor](), list[Tensor]()
         unseen = tokens[len(cache) :]
-        for _ in range(gamma):
+        for _ in range(room(len(tokens), gamma, target)):
             states.append(target.run(target.embed(unseen), cache, layers=lower))  # [unseen, dim]
             laws.append(sampler.probs(target.logits(states[-1][-1])))  # [vocab]
             draft.append(int(sampler.draw(laws[-1])))
@@ -105,13 +105,13 @@ def generate(
         # Verify: the last guess goes through the lower layers too, then one pass of the upper ones over all states.
         states.append(target.run(target.embed(unseen), cache, layers=lower))
         hidden = target.run(torch.cat(states), cache, layers=upper)
-        p = sampler.probs(target.logits(hidden[-gamma - 1 :]))  # [gamma + 1, vocab]
-        kept, extra = verify_chain(sampler, draft, torch.stack(laws), p)
+        p = sampler.probs(target.logits(hidden[-len(draft) - 1 :]))  # [gamma + 1, vocab]
+        kept, extra = verify_chain(sampler, draft, laws, p)
         # Commit: the kept guesses and the token after them.
         emitted = [*draft[:kept], extra]
         tokens += emitted
         cache.crop(len(tokens) - 1)
-        step = Step(emitted, draft, kept=kept, draft_passes=gamma, work=(gamma + 1) * target.shape.layers)
+        step = Step(emitted, draft, kept=kept, draft_passes=len(draft), work=(len(draft) + 1) * target.shape.layers)
         go_on = result.add(step, limit, eos)
     return result
 

@@ -57,7 +57,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_impls.core.arguments import check_range, check_texts, checked
-from reference_impls.core.drafting import best_guesses, check_guesses
+from reference_impls.core.drafting import best_guesses, check_guesses, check_part, room
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
@@ -86,6 +86,7 @@ def generate(
         raise ValueError(
             f"top is {top} and minimum is {minimum}; needed are top >= 1 and 1 <= minimum <= k = {heads.k}"
         )
+    check_part(target, heads, "heads")
     check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     proposal: list[int] = []
@@ -102,13 +103,13 @@ def generate(
         # Draft: the heads look ahead from the place of the last token kept. One copy brings all results to the host.
         ahead = best_guesses(target.project(heads(features[kept])), 1)[:, 0]  # [k - 1]
         count, extra, *guesses = torch.cat((kept[None], drawn[kept][None], ahead)).tolist()
-        # Commit: the kept part of the proposal and the model's own token after it.
+        # Commit: the kept part of the proposal and the model's own token after it; guesses end where positions do.
         emitted = [*proposal[:count], extra]
         tokens += emitted
         cache.crop(len(tokens) - 1)
         go_on = result.add(Step(emitted, proposal, kept=count), limit, eos)
         check_guesses(guesses, "the heads'")
-        proposal = guesses
+        proposal = guesses[: room(len(tokens), len(guesses), target)]
     return result
 
 

@@ -36,6 +36,7 @@ Differences from the paper
 1. The paper also studies a lenient, lossy acceptance, and a target that is distilled itself before its drafter is.
    Both are other operating points; here decoding is exact, and the target is the one given.
 2. All texts of a batch have one length, so a mean over the batch is the mean of the texts' means.
+3. `continuations` writes on past an end of a text: what follows it is learnt like the rest.
 
 Example
 -------
@@ -138,9 +139,9 @@ def loss(
         raise ValueError(f"temperature is {temperature}; a law to learn needs one above 0")
     read = tokens[..., :-1]
     with torch.no_grad():
-        p = target(read)[..., prompt - 1 :, :]  # [batch, n - prompt, vocab]
-    q = drafter(read)[..., prompt - 1 :, :]
-    return divergence(p / temperature, q / temperature, kind, beta).mean()
+        taught = target(read)[..., prompt - 1 :, :]  # [batch, n - prompt, vocab]
+    learnt = drafter(read)[..., prompt - 1 :, :]
+    return divergence(taught / temperature, learnt / temperature, kind, beta).mean()
 
 
 @torch.no_grad()

@@ -68,7 +68,7 @@ from torch import Tensor, nn
 
 from reference_impls.core.arguments import check_range, check_texts, checked
 from reference_impls.core.cache import Cache
-from reference_impls.core.drafting import check_vocabulary, siblings
+from reference_impls.core.drafting import check_part, check_vocabulary, room, siblings
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Block, Shape, attention_mask
 from reference_impls.core.model import LanguageModel
@@ -104,6 +104,7 @@ def generate(
     """
     choices = check_choices(choices, target.shape.vocab)
     check_vocabulary(target, drafter)
+    check_part(target, drafter, "drafter's weights")
     check_length(target, prompt, limit)
     result, tokens, cache, draft_cache = Generation(), list(prompt), target.new_cache(), drafter.new_cache()
     features = None  # of the target, at the committed tokens that the drafter has not read
@@ -112,10 +113,11 @@ def generate(
     while go_on:
         # Draft: the drafter catches up on true features, then continues them by its own, a level of the tree a pass.
         tree, q, draft_passes = Tree(), None, 0
-        if features is not None:
+        fitting = [path for path in choices if len(path) <= room(len(tokens), len(choices[-1]), target)]
+        if features is not None and fitting:
             ahead = drafter(target, tokens[len(draft_cache) + 1 :], features, draft_cache)
-            tree, q = grow(target, drafter, draft_cache, ahead[-1:], sampler=sampler, choices=choices)
-            draft_passes = len(choices[-1])
+            tree, q = grow(target, drafter, draft_cache, ahead[-1:], sampler=sampler, choices=fitting)
+            draft_passes = len(fitting[-1])
         # Verify: the target gives the laws and the features at all nodes in one pass.
         unseen = tokens[len(cache) :]
         depths, visible = tree.layout(len(unseen))

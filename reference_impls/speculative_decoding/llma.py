@@ -15,7 +15,8 @@ Algorithm
 1. *Index*: a table from every $n$-gram of the references, for $n$ from `shortest` to `longest`, to the place behind its
    first occurrence.
 2. *Draft*: look up the last $n$ tokens *that were generated*, the longest $n$ first. On a hit copy the $\gamma$ tokens
-   that follow in the reference, or as many as there are; on a miss the draft is empty.
+   that follow in the reference, or as many as there are; on a miss the draft is empty. The prompt is no key: so the
+   first pass copies nothing.
 3. *Verify*: one pass over the last token and the copy gives the target's laws $p_1, \dots, p_{\gamma+1}$. Keep copied
    token $x_i$ with probability $p_i(x_i)$, until one is rejected. At temperature 0 this keeps the longest run with
    $x_i = \arg\max_y p_i(y)$.
@@ -90,7 +91,8 @@ def generate(
     numbers below 1, a `longest` below `shortest`, and references with tokens that the target does not have.
     """
     texts = [prompt] if references is None else references
-    check_options(target, texts, gamma)
+    whose = "prompt holds" if references is None else "references hold"
+    check_options(target, texts, gamma, whose)
     check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     index = Index(texts, shortest, longest)
@@ -135,12 +137,12 @@ class Index:
         return []
 
 
-def check_options(target: LanguageModel, references: Sequence[Sequence[int]], gamma: int) -> None:
-    """One clear sentence for options that cannot work."""
+def check_options(target: LanguageModel, texts: Sequence[Sequence[int]], gamma: int, whose: str) -> None:
+    """One clear sentence for options that cannot work, and for texts with strange tokens, that `whose` names."""
     check_draft(gamma, target)
     vocab = target.shape.vocab
-    if any(not 0 <= token < vocab for text in references for token in text):
-        raise ValueError(f"the references hold tokens that a vocabulary of {vocab} lacks: use the target's tokenizer")
+    if any(not 0 <= token < vocab for text in texts for token in text):
+        raise ValueError(f"the {whose} tokens that a vocabulary of {vocab} lacks: use the target's tokenizer")
 
 
 def example() -> dict[str, Any]:

@@ -77,7 +77,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_impls.core.arguments import check_range, check_texts, checked
-from reference_impls.core.drafting import best_guesses, check_guesses
+from reference_impls.core.drafting import best_guesses, check_guesses, check_part, room
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
@@ -108,11 +108,10 @@ def generate(
     `choices` are the rank paths of the tree, parents first; by default the product of the two best of each head.
     `epsilon` and `delta` are those of typical acceptance. Raises ValueError for a tree or a setting that cannot be.
     """
-    check_acceptance(acceptance, epsilon, delta)
     choices = cartesian([2] * (heads.k - 1)) if choices is None else choices
-    planned = plan(choices, heads.k, target.shape.vocab)
-    layout, ranks = planned.layout(), max(planned.tokens) + 1
-    slots = torch.tensor([(len(path) - 1) * ranks + path[-1] for path in choices], device=target.device)
+    check_options(choices, acceptance, epsilon, delta)
+    check_part(target, heads, "heads")
+    ranks, deepest = max(plan(choices, heads.k, target.shape.vocab).tokens) + 1, heads.k
     check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     tree, (depths, visible) = Tree(), Tree().layout(len(tokens))  # the pass over the prompt has no guesses yet
@@ -124,15 +123,21 @@ def generate(
         hidden = target.run(x, cache, positions=len(cache) + depths, visible=visible)[-len(tree) - 1 :]
         features = target.norm(hidden)  # [nodes + 1, dim]
         p = sampler.probs(target.project(features))  # [nodes + 1, vocab]
-        typical = acceptance == "typical"
-        path, extra = accept_typical(tree, p, epsilon, delta) if typical else verify_tree(sampler, tree, p)
+        path, extra = (
+            accept_typical(tree, p, epsilon, delta) if acceptance == "typical" else verify_tree(sampler, tree, p)
+        )
         # Commit: the accepted path and the token after it; the cache keeps the path.
         emitted = [*(tree.tokens[node] for node in path), extra]
         cache.keep(len(tokens), path)
         tokens += emitted
         go_on = result.add(Step(emitted, tree.tokens, parents=tree.parents, kept=len(path)), limit, eos)
-        # Draft: the best tokens of the heads take their places in the tree, whose form never changes.
+        # Draft: the best tokens of the heads take their places in the tree, whose form stays until positions end.
         best = best_guesses(heads(features[path[-1] + 1 if path else 0]), ranks)  # [k - 1, ranks]
+        if (fitting := room(len(tokens), heads.k - 1, target)) < deepest:  # at first, and where a level is cut off
+            deepest, choices = fitting, [path for path in choices if len(path) <= fitting]
+            planned = plan(choices, heads.k, target.shape.vocab)
+            layout, places = planned.layout(), [(len(path) - 1) * ranks + path[-1] for path in choices]
+            slots = torch.tensor(places, dtype=torch.long, device=target.device)
         tree, (depths, visible) = Tree(best.flatten()[slots].tolist(), list(planned.parents)), layout
         check_guesses(tree.tokens, "the heads'")
     return result
@@ -157,15 +162,13 @@ def accept_typical(tree: Tree, p: Tensor, epsilon: float, delta: float) -> tuple
 def plan(choices: Sequence[Sequence[int]], k: int, vocab: int) -> Tree:
     """The tree of these rank paths; each node holds its rank where the token will be. Raises ValueError if it is none.
 
-    It is made once: every step's tree has its form.
+    It is made once, and anew where positions end: every step's tree has its form.
     """
     tree, numbers = Tree(), {tuple[int, ...](): -1}
     for path in map(tuple, choices):
         if not 0 < len(path) < k or not 0 <= path[-1] < vocab or path in numbers or path[:-1] not in numbers:
             raise ValueError(f"choices hold {path}; a path has 1 to {k - 1} ranks, once, and after its parent")
         numbers[path] = tree.add(path[-1], numbers[path[:-1]])
-    if not tree.tokens:
-        raise ValueError("choices are empty; give the tree at least one rank path, such as (0,)")
     return tree
 
 
@@ -176,8 +179,10 @@ def cartesian(widths: Sequence[int]) -> list[tuple[int, ...]]:
     return [path for depth in depths for path in product(*(range(width) for width in widths[:depth]))]
 
 
-def check_acceptance(acceptance: Acceptance, epsilon: float, delta: float) -> None:
-    """One clear sentence for a rule that is not known and for thresholds that mean nothing."""
+def check_options(choices: Sequence[Sequence[int]], acceptance: Acceptance, epsilon: float, delta: float) -> None:
+    """One clear sentence for no tree, a rule that is not known and thresholds that mean nothing."""
+    if not choices:
+        raise ValueError("choices are empty; give the tree at least one rank path, such as (0,)")
     if acceptance not in ("exact", "typical"):
         raise ValueError(f"acceptance is {acceptance!r}; it must be 'exact' or 'typical'")
     if not (epsilon > 0 and delta > 0):

@@ -14,6 +14,7 @@ Algorithm
 ---------
 1. *Draft*: a tree, level by level, with `widths` $= (k_1, \dots, k_m)$. At depth $i$ every node gets $k_i$ children
    $x_1, \dots, x_{k_i}$ from the drafter's law $q$ at the node; one pass of the drafter serves all nodes of a depth.
+   The default, $(4, 2, 2)$, makes 28 nodes.
 2. With `replacement` all children are drawn from $q$ itself, and may repeat each other. Without it, $q_1 = q$, and
    $q_{j+1}$ is $q_j$ with $q_j(x_j) \leftarrow 0$, normalised anew: no candidate comes twice.
 3. *Verify*: one pass of the target over the whole tree gives $p$ after the root and after every node.

@@ -62,7 +62,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_impls.core.arguments import check_range, check_texts, checked
-from reference_impls.core.drafting import check_draft, room
+from reference_impls.core.drafting import check_draft, check_part, room
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import Shape
 from reference_impls.core.model import LanguageModel
@@ -85,9 +85,11 @@ def generate(
 ) -> Generation:
     """Generate up to `limit` tokens after `prompt`; the first `gamma` look-ahead tokens draft in every other pass.
 
-    Raises ValueError for a gamma below 1 or above the number of look-ahead tokens.
+    Raises ValueError for a gamma below 1 or above the number of look-ahead tokens, and for look-ahead tokens of another
+    type or device than the target's.
     """
     check_draft(gamma, target)
+    check_part(target, look_ahead, "look-ahead tokens")
     if gamma > len(look_ahead.rows):
         raise ValueError(f"gamma is {gamma}, but there are {len(look_ahead.rows)} look-ahead tokens: draft no more")
     check_length(target, prompt, limit)

@@ -35,6 +35,7 @@ Differences from the paper
 3. All prompts are there from the start, and come in by order as rows get free. Memory is not paged, and no text is
    preempted.
 4. There is one accelerator, so no pipeline whose bubbles even passes could fill.
+5. A chunk that does not end its prompt is read out as well (`last=1`): one place of the vocabulary projection in vain.
 
 Example
 -------
@@ -136,7 +137,8 @@ class Row:
 def fill(budget: int, unread: Sequence[int]) -> list[int]:
     """How many tokens each text feeds to a pass of at most `budget`, by how many it has unread, oldest first.
 
-    A text with one has it read whatever the others have: it is being written. The rest is for prompts, one by one.
+    A text with one has it read whatever the others have: it is being written, or the one is the last of its prompt,
+    which is as cheap. The rest is for prompts, one by one.
     """
     counts = [int(n == 1) for n in unread]
     for i, n in enumerate(unread):
@@ -162,7 +164,7 @@ def example() -> dict[str, Any]:
 
 @checked
 def largest_batch(memory: float, weights: float, longest: int, token: float) -> int:
-    """How many texts fit into the memory beside the weights, all sizes in bytes.
+    """How many texts fit into the memory beside the weights, all sizes in bytes; 0 where the weights do not fit.
 
     `longest` is the length of the longest text in tokens, `token` what keys and values of one token take.
     Raises ValueError for sizes that cannot be.

@@ -70,7 +70,7 @@ from torch import Tensor
 
 from reference_impls.core.arguments import check_range, checked
 from reference_impls.core.cache import Cache
-from reference_impls.core.drafting import check_draft, check_guesses
+from reference_impls.core.drafting import check_draft, check_guesses, room
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -112,9 +112,8 @@ def generate(
     # Between turns the cache holds all tokens but the last, in all layers.
     while go_on:
         # Draft: the thinned target guesses, until it is unsure; nothing before the prompt has been read.
-        draft, q = list[int](), list[Tensor]()
-        if result.tokens:
-            draft, q = sure_draft(sampler, target, tokens, cache, skips, gamma=gamma, threshold=threshold)
+        fitting = room(len(tokens), gamma, target) if result.tokens else 0
+        draft, q = sure_draft(sampler, target, tokens, cache, skips, gamma=fitting, threshold=threshold)
         # Verify: the whole target writes the true keys and values.
         unseen = [*tokens[len(cache) :], *draft]
         p = sampler.probs(target(unseen, cache, last=len(draft) + 1))  # [draft + 1, vocab]
@@ -126,7 +125,7 @@ def generate(
         work = (len(draft) + 1) * depth + len(draft) * thin
         go_on = result.add(Step(emitted, draft, kept=kept, draft_passes=len(draft), work=work), limit, eos)
         if draft:
-            longest = len(draft) == gamma
+            longest = len(draft) == fitting
             threshold, rate = adapted(threshold, rate, kept / len(draft), longest, goal=goal, epsilon=epsilon)
     return result
 

@@ -105,10 +105,10 @@ def generate(
     # The cache holds the symbol that begins a text and all words but the newest.
     while go_on:
         # Draft: one pass of the drafter fills a block of masks behind the text; what follows its end is no guess.
-        room = min(gamma, model.longest - 1 - len(tokens), drafter.longest - len(tokens))
-        block = fill_block(drafter, tokens, room, draft_memory) if room > 0 else []
+        masks = min(gamma, model.longest - 1 - len(tokens), drafter.longest - len(tokens))
+        block = fill_block(drafter, tokens, masks, draft_memory) if masks > 0 else []
         draft = block[: block.index(eos) + 1] if eos in block else block
-        # Verify: one pass of the model over the newest word and the draft.
+        # Verify: one pass of the model over the newest word and the draft; a text begins with its end token, too.
         unseen = [*[eos, *tokens][len(cache) :], *draft]
         logits = model.logits(model.decode(unseen, memory, cache))  # [draft + 1, vocab]
         own = greedy.draw(greedy.probs(logits))  # [draft + 1]
@@ -118,7 +118,7 @@ def generate(
         emitted = [*draft[:count], extra]
         tokens += emitted
         cache.crop(len(tokens))
-        go_on = result.add(Step(emitted, draft, kept=count, draft_passes=int(room > 0)), limit, eos)
+        go_on = result.add(Step(emitted, draft, kept=count, draft_passes=int(masks > 0)), limit, eos)
     return result
 
 

@@ -32,7 +32,8 @@ Guarantee
 Lossy on purpose, and exact: the text has the contrastive law of the two models, which is not the target's. A kept guess
 $x$ has mass $\min(c, q)$, the residual adds $\max(0, c - q)$, together $c$. At temperature 0 the text is that of greedy
 contrastive decoding, token for token. With `beta` 0 nothing is contrasted and only the mask is left; with `alpha` 0 as
-well this is ordinary speculative decoding, and the law is the target's.
+well this is ordinary speculative decoding, and the law is the target's. The drafter's extra pass of step 4 runs also
+then, although nothing asks for its law.
 
 Differences from the paper
 --------------------------
@@ -122,7 +123,7 @@ def generate(
             law = residual(c[kept], q[kept])  # [vocab]
         else:  # the place behind the draft has no contrast yet
             guessed.append(drafter([*tokens, *draft][len(draft_cache) :], draft_cache, last=1))
-            law = sampler.probs(contrast(expert[-1:], guessed[-1], alpha, beta))
+            law = sampler.probs(contrast(expert[-1], guessed[-1][0], alpha, beta))  # [vocab]
         # Commit: append the kept guesses and the extra token; both caches forget the rest.
         emitted = [*draft[:kept], int(sampler.draw(law))]
         tokens += emitted

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
+from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
 from reference_impls.testing.case import Guess, Scene
-from reference_impls.testing.checks import Check, Subject, Suite, counted, guessed, later, require, total, trace
+from reference_impls.testing.checks import Check, Subject, Suite, counted, ending, guessed, later, require, total, trace
 from reference_impls.testing.tiny import varied_model
 
 LIMIT = 9
@@ -89,6 +90,19 @@ def _limits(subject: Subject) -> None:
                     require(tokens == wanted[:limit], f"with limit {limit} the text is another: {tokens}")
 
 
+def _positions(subject: Subject) -> None:
+    for guess in subject.qualities:
+        for temperature in (0.0, 1.0):
+            scene = a_scene(subject, guess)
+            own, last = subject.options(scene), len(scene.prompt) + LIMIT - 1  # the last token is never read
+            models = [one for one in each(own.values()) if isinstance(one, LanguageModel)]
+            with ending(last, scene.target, *models) as needed:
+                tokens = run(subject, scene, own, temperature=temperature).tokens
+            require(len(tokens) == LIMIT, f"{LIMIT} tokens fit into {last} positions, it gave {len(tokens)}")
+            most = max(needed, default=0)
+            require(most <= last, f"a pass needs {most} positions, and its model has {last}")
+
+
 def _end(subject: Subject) -> None:
     for guess in subject.qualities:
         scene = a_scene(subject, guess)
@@ -127,11 +141,16 @@ def _end_inside(subject: Subject) -> None:
     require(inside > 0, "no end token fell inside a draft, so the check has seen nothing: draft more")
 
 
+def each(values: Iterable[Any]) -> Iterator[Any]:
+    """The values, and of lists what they hold."""
+    for value in values:
+        yield from value if isinstance(value, list | tuple) else [value]
+
+
 @contextmanager
 def untouched(**values: Any) -> Iterator[None]:
     """Require that the weights of the modules among these values, and the global random states, stay as they are."""
-    flat = [one for value in values.values() for one in (value if isinstance(value, list | tuple) else [value])]
-    modules = [one for one in flat if isinstance(one, nn.Module)]
+    modules = [one for one in each(values.values()) if isinstance(one, nn.Module)]
     before = [{key: value.clone() for key, value in module.state_dict().items()} for module in modules]
     states = torch.get_rng_state(), random.getstate()
     yield
@@ -168,6 +187,10 @@ def accounting_checks(subject: Subject) -> Iterator[Check]:
         "trace": ("The trace sums up to the text, and every kept token was drafted.", _trace),
         "passes": ("The passes counted at the models are those of the trace.", _passes),
         "limits": ("Every limit from 0 on is met exactly, also after a prompt of one token.", _limits),
+        "positions": (
+            "A text that just fits is written, and no model reads past its last position.",
+            _positions,
+        ),
         "end-of-text": ("The text ends with the first end token.", _end),
         "several-ends": ("The text ends with the first of several end tokens.", _several_ends),
         "untouched": ("Weights, prompt and the global random state stay as they were.", _untouched),

@@ -7,10 +7,11 @@ from itertools import permutations
 from typing import Any
 
 from reference_impls.core.generation import Ends, Generation
+from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
-from reference_impls.testing.accounting import untouched
+from reference_impls.testing.accounting import each, untouched
 from reference_impls.testing.case import Scene
-from reference_impls.testing.checks import Check, Subject, Suite, counted, later, require, total, trace
+from reference_impls.testing.checks import Check, Subject, Suite, counted, ending, later, require, total, trace
 from reference_impls.testing.exactness import TOLERANCE, greedy
 from reference_impls.testing.laws import autoregressive_law, exact_law, total_variation
 from reference_impls.testing.refusals import refuses, values
@@ -79,6 +80,19 @@ def _passes(subject: Subject) -> None:
         require(ran <= sum(said), f"the target ran {ran} passes, and the rows' traces say {said}")
 
 
+def _positions(subject: Subject) -> None:
+    target, last = varied_model(), 12
+    limits = [last + 1 - len(prompt) for prompt in PROMPTS]  # the last token is never read
+    own = subject.options(Scene(target, PROMPTS[0]))
+    models = [one for one in each(own.values()) if isinstance(one, LanguageModel)]
+    with ending(last, target, *models) as needed:
+        rows = subject.generate(target, [list(prompt) for prompt in PROMPTS], limits, sampler=Sampler(0), **own)
+    given = [len(row.tokens) for row in rows]
+    require(given == limits, f"rows that fit into {last} positions gave {given} tokens and not {limits}")
+    most = max(needed, default=0)
+    require(most <= last, f"a pass needs {most} positions, and its model has {last}")
+
+
 def _trace(subject: Subject) -> None:
     for limits in MIXTURES:
         for limit, row in zip(limits, _run(subject, varied_model(), PROMPTS, limits, Sampler(0)), strict=True):
@@ -135,6 +149,7 @@ def batch_checks(subject: Subject) -> Iterator[Check]:
         "alone": ("At temperature 0 every row is what it is alone, in any order and mixture of limits.", _alone),
         "ends": ("Each row ends with its own first end token, and the others go on.", _ends),
         "passes": ("Rows share passes, and the trace of each counts those it took part in.", _passes),
+        "positions": ("Rows that just fit are written, and no model reads past its last position.", _positions),
         "trace": ("The trace of each row sums up to its text.", _trace),
         "untouched": ("Weights, prompts, limits and the global random state stay as they were.", _untouched),
         "seeds": ("The same seed gives the same texts, another seed gives others.", _seeds),

@@ -7,7 +7,8 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from reference_impls.testing.case import EMPTY, Case, Guess, Scene
@@ -111,6 +112,25 @@ def guessed(drafted: list[int], parents: list[int], kept: list[int]) -> bool:
         level = {i for i, (guess, parent) in enumerate(zip(drafted, parents, strict=True)) if parent in level}
         level = {i for i in level if drafted[i] == token}
     return bool(level)
+
+
+@contextmanager
+def ending(positions: int, *models: Any) -> Iterator[list[int]]:
+    """Give models so many positions while inside, and list how many each of their passes needs."""
+    needed, shapes = list[int](), {model: model.shape for model in models}  # a model that is given twice counts once
+
+    def noted(turn: Callable[..., Any], start: int, new: int, places: Any = None) -> Any:
+        needed.append(start + new if places is None else int(places.max()) + 1)
+        return turn(start, new, places)
+
+    for model, shape in shapes.items():
+        model.shape, model.turn = replace(shape, positions=positions), partial(noted, model.turn)
+    try:
+        yield needed
+    finally:
+        for model, shape in shapes.items():
+            model.shape = shape
+            del model.turn
 
 
 @contextmanager

@@ -15,7 +15,8 @@ MUTANTS = [
     ("total-variation-not-halved", ".abs().sum(-1) / 2", ".abs().sum(-1)"),
     ("laws-in-half-precision", "wide(logits)", "logits.dtype"),
     ("what-never-comes-costs-everything", ".where(log_a > -math.inf, 0)", ""),
-    ("one-law-for-many", "p.shape != q.shape or ", ""),
+    ("one-law-for-many", "taught.shape != learnt.shape or ", ""),
+    ("mixture-of-impossible-tokens", ".clamp(min=least)", ""),
     ("mixture-of-one-law-alone", "if not 0 < beta < 1:", "if not 0 <= beta <= 1:"),
 ]  # fmt: skip
 
@@ -66,6 +67,26 @@ def test_jensen_shannon_is_symmetric_and_at_most_log_two():
     assert float(divergence(apart[0], apart[1], "jensen-shannon")) == pytest.approx(math.log(2), abs=1e-9)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_token_that_both_laws_lack_changes_neither_divergence_nor_gradient(kind):
+    found, slopes = [], []
+    for lacking in (0, 1):
+        p, q = (logits([*law, *[0.0] * lacking]) for law in (P, Q))
+        q.requires_grad_()
+        found.append(divergence(p, q, kind, 0.3))
+        found[-1].backward()
+        slopes.append(q.grad)
+    assert float(found[1].detach()) == pytest.approx(float(found[0].detach()), abs=1e-12)
+    torch.testing.assert_close(slopes[1], torch.cat((slopes[0], torch.zeros(1, dtype=torch.float64))))
+
+
+@pytest.mark.parametrize("kind", ["forward-kl", "reverse-kl", "jensen-shannon", "total-variation"])
+def test_a_token_that_one_law_lacks_costs_what_the_sums_say(kind):
+    """Where nothing is shared: log 2 and 1, and infinity for a divergence that divides by what is impossible."""
+    wanted = {"jensen-shannon": math.log(2), "total-variation": 1.0}.get(kind, math.inf)
+    assert float(divergence(logits([1.0, 0.0]), logits([0.0, 1.0]), kind)) == pytest.approx(wanted, abs=1e-12)
+
+
 def test_laws_of_half_precision_are_compared_in_float32():
     assert divergence(logits(P).bfloat16(), logits(Q).bfloat16(), "forward-kl").dtype == torch.float32
 
@@ -77,7 +98,7 @@ def test_what_is_no_divergence_is_one_sentence():
     with pytest.raises(ValueError, match="kind is 'kl'; choose forward-kl"):
         divergence(logits(P), logits(Q), "kl")
     for p, q in ((torch.zeros(3), torch.zeros(2, 3)), (torch.zeros(0), torch.zeros(0))):
-        with pytest.raises(ValueError, match="give both the same laws"):
+        with pytest.raises(ValueError, match="give both logits of the same places"):
             divergence(p, q, "forward-kl")
 
 

@@ -6,7 +6,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from reference_impls.core.drafting import best_guesses, check_draft, check_guesses, draft_chain, one_hot, room, siblings
+from reference_impls.core.drafting import (
+    best_guesses,
+    check_draft,
+    check_guesses,
+    check_part,
+    draft_chain,
+    one_hot,
+    room,
+    siblings,
+)
 from reference_impls.core.generation import Generation
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
@@ -25,8 +34,10 @@ MUTANTS = [
     ("draft-past-the-last-position", "positions + unread - length", "positions + 1 - length"),
     ("drafter-one-position-short", "positions + unread - length", "positions - length"),
     ("room-below-nothing", "max(0, gamma)", "gamma"),
-    ("siblings-judged-by-the-whole-law", "logits = rest.where(", "rest.where("),
-    ("tokens-run-out-without-notice", "rest.where(rest.amax(-1, keepdim=True) > -torch.inf, logits)", "rest"),
+    ("siblings-judged-by-the-whole-law", "scores = rest.where(", "rest.where("),
+    ("tokens-run-out-without-notice", "rest.where(rest.amax(-1, keepdim=True) > -torch.inf, scores)", "rest"),
+    ("filters-look-anew-at-what-is-left", "if greedy else scores.softmax(-1)", "if greedy else sampler.probs(scores)"),
+    ("tokens-outside-the-law", "sampler.probs(logits).log()", "logits / sampler.temperature"),
     ("siblings-always-drawn-again", "if not replacement:", "if replacement:"),
     ("one-hot-with-more-than-one", "tokens[..., None], 1.0", "tokens[..., None], 2.0"),
     ("children-picked-and-judged-as-drawn", "sampler.draw(q[-1]))  # [rows]", "q[-1].argmax(-1))"),
@@ -103,7 +114,32 @@ def test_greedy_siblings_are_the_likeliest_tokens_each_certain_given_its_elders(
     assert torch.equal(q, one_hot(guesses, 3))
 
 
-@pytest.mark.parametrize("settings", [{}, {"temperature": 0.0}, {"top_k": 1}, {"top_p": 0.4}])
+@pytest.mark.parametrize(
+    ("settings", "law"),
+    [
+        ({"top_k": 2}, [0.625, 0.375, 0]),
+        ({"top_p": 0.75}, [0.625, 0.375, 0]),
+        ({"top_k": 1}, [1, 0, 0]),
+        ({"top_p": 0.85}, [0.5, 0.3, 0.2]),  # of b and c a second look would keep b alone, which has .6 of the two
+        ({"top_k": 2, "temperature": 0.5}, [25 / 34, 9 / 34, 0]),
+    ],
+)
+def test_no_sibling_lies_outside_the_law_of_its_place_and_none_of_it_is_left_out(settings, law):
+    """The filters rule once, over the whole law: of what elders left each token keeps its share."""
+    law, seen = torch.tensor(law, dtype=torch.float64), set()
+    for seed in range(40):
+        (guesses,), (q,) = siblings(Sampler(seed=seed, **settings), Q.log()[None], 3)
+        left, distinct = law.clone(), list(dict.fromkeys(guesses.tolist()))
+        assert sorted(distinct) == law.nonzero().flatten().tolist()
+        assert guesses.tolist() == distinct + distinct[-1:] * (3 - len(distinct))
+        for token, found in zip(distinct, q, strict=False):
+            torch.testing.assert_close(found, left / left.sum())
+            left[token] = 0
+        seen.add(tuple(distinct))
+    assert len(seen) == {1: 1, 2: 2, 3: 6}[len(law.nonzero())]
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.0}])
 def test_where_the_tokens_run_out_the_last_one_comes_again(settings):
     logits = torch.tensor([[0.5, -math.inf, 1.5], [1.0, 2.0, 3.0]])
     guesses, q = siblings(Sampler(seed=2, **settings), logits, 3)
@@ -137,6 +173,20 @@ def test_siblings_of_a_broken_drafter_are_the_impossible_token():
     for settings in ({}, {"temperature": 0.0}):
         guesses, _ = siblings(Sampler(**settings), torch.full((1, 3), math.nan), 2)
         assert guesses.tolist() == [[-1, -1]]
+
+
+def test_a_part_of_another_type_or_device_than_its_target_is_one_sentence():
+    target = language_model(3)
+    check_part(target, torch.nn.Linear(2, 2).double(), "heads")
+    check_part(target, torch.nn.Identity(), "heads")  # nothing to be of another type
+    for part, kind in (
+        (torch.nn.Linear(2, 2), "float32 on cpu"),
+        (torch.nn.Linear(2, 2).double().to("meta"), "float64 on meta"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"^the heads are torch.{kind}, and the target is torch.float64 on cpu: make"
+        ):
+            check_part(target, part, "heads")
 
 
 def test_one_hot_laws():

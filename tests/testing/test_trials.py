@@ -31,6 +31,7 @@ BUGS = {
             "cache.crop(len(tokens))",
             "random-guesses",
         ),
+        "reads past the last position": ("room(len(tokens), gamma, target)", "gamma", "positions"),
         "drafts less than asked for": ("end + gamma]", "end + 1]", "perfect-use"),
         "knows one end token only": (
             "kept=kept), limit, eos)",
@@ -114,6 +115,11 @@ BUGS = {
             "sampler.draw(sampler.probs(logits[torch.arange(len(open_)), ends])).tolist()",
             "[int(sampler.draw(sampler.probs(logits[0, ends[0]])))] * len(open_)",
             "law",
+        ),
+        "reads past the last position": (
+            "target(rows)",
+            "target(rows) + 0 * target(torch.nn.functional.pad(rows, (0, 1)))[:, :-1]",
+            "positions",
         ),
         "runs one row a pass": (
             "logits = target(rows)",

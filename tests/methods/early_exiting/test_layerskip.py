@@ -2,6 +2,7 @@
 
 import importlib
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ MUTANTS = [
         "laws.append(sampler.probs(target.logits(states[-1][-1])))",
         "laws.append(sampler.probs(target.logits(states[0][-1])))",
     ),
+    ("guesses-past-the-last-position", "room(len(tokens), gamma, target)", "gamma"),
     ("dropout-of-whole-batches", "torch.rand(len(x), generator", "torch.rand(1, generator"),
     ("first-layer-dropped", "math.log(2) / max(1, layers - 1)) - 1)", "math.log(2) / max(1, layers - 1)))"),
     ("exits-never-rotate", "step % every}", "0}"),
@@ -41,6 +43,16 @@ def test_where_the_upper_layers_add_nothing_every_guess_is_accepted(temperature)
     result = generate(target, PROMPT, 15, sampler=Sampler(temperature), exit_layer=2, gamma=4)
     assert [step.kept for step in result.steps] == [4, 4, 4]
     assert result.tokens_per_pass == 5
+
+
+def test_guesses_end_where_the_positions_of_the_target_end():
+    """Where the upper layers add nothing every guess is kept, so it is known where each draft begins."""
+    target = settled(varied_model(5), 2)
+    target.shape = replace(target.shape, positions=len(PROMPT) + 12)
+    result = generate(target, PROMPT, 13, sampler=Sampler(0), exit_layer=2, gamma=4)
+    assert [step.kept for step in result.steps] == [4, 4, 2]
+    assert [step.draft_passes for step in result.steps] == [4, 4, 2]
+    assert [step.work for step in result.steps] == [25, 25, 15]
 
 
 @pytest.mark.parametrize("exit_layer", [1, 3])

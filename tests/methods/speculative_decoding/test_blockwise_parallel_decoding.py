@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -27,6 +28,8 @@ MUTANTS = [
     ("guesses-compared-one-place-late", "guess == drawn[:-1]", "guess == drawn[1:]"),
     ("block-with-a-hole", "passes.cumprod(0).sum()", "passes.sum()"),
     ("block-cache-one-short", "cache.crop(len(tokens) - 1)", "cache.crop(len(tokens))"),
+    ("guesses-past-the-last-position", "guesses[: room(len(tokens), len(guesses), target)]", "guesses"),
+    ("guess-less-than-fits", "room(len(tokens), len", "room(len(tokens) + 1, len"),
     ("top-2-by-default", "top: int = 1", "top: int = 2"),
     ("minimum-2-by-default", "minimum: int = 1", "minimum: int = 2"),
     ("heads-trained-one-token-early", "tokens[:, i + 2 :]", "tokens[:, i + 1 : -1]"),
@@ -45,6 +48,21 @@ def test_the_first_pass_proposes_and_every_later_pass_checks_k_minus_1_guesses()
     run = generate(target, [0, 1], 20, heads=randomised(BlockHeads, target.shape, k=4), sampler=Sampler(0))
     assert [len(step.drafted) for step in run.steps] == [0] + [3] * (len(run.steps) - 1)
     assert all(1 <= len(step.emitted) <= 4 for step in run.steps)
+
+
+@pytest.mark.parametrize("minimum", [1, 3])
+def test_a_block_ends_where_the_positions_of_the_target_end(minimum: int) -> None:
+    target = language_model(5)
+    heads = randomised(BlockHeads, target.shape, k=4)
+    free = generate(target, [0, 1], 20, heads=heads, sampler=Sampler(0), minimum=minimum)
+    target.shape = replace(target.shape, positions=21)  # the last of the 22 tokens is never read
+    run, length, fits = generate(target, [0, 1], 20, heads=heads, sampler=Sampler(0), minimum=minimum), 2, set()
+    for step, following in pairwise(run.steps):
+        length += len(step.emitted)
+        fits.add(min(3, 21 - length))
+        assert len(following.drafted) == min(fits)
+    assert run.tokens == free.tokens
+    assert len(fits) > 1
 
 
 def test_acceptance_rules_on_a_known_example() -> None:
@@ -102,6 +120,12 @@ def test_options_out_of_range_are_one_sentence(top: int, minimum: int) -> None:
     heads = randomised(BlockHeads, target.shape, k=3)
     with pytest.raises(ValueError, match=f"top is {top} and minimum is {minimum}"):
         generate(target, [0], 3, heads=heads, sampler=Sampler(0), top=top, minimum=minimum)
+
+
+def test_heads_of_another_type_than_the_target_are_one_sentence() -> None:
+    target = language_model()
+    with pytest.raises(ValueError, match=r"the heads are torch.float32 on cpu, and the target is torch.float64 on cpu"):
+        generate(target, [0], 3, heads=randomised(BlockHeads, target.shape, k=3).float(), sampler=Sampler(0))
 
 
 def test_broken_heads_are_named_when_they_guess() -> None:

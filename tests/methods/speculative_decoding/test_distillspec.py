@@ -22,9 +22,9 @@ from reference_impls.testing.tiny import flat_model, language_model, table_model
 MUTANTS = [
     ("target-cache-keeps-a-rejected-token", "target_cache.crop(len(tokens) - 1)", "target_cache.crop(len(tokens))"),
     ("draft-cache-keeps-a-rejected-token", "draft_cache.crop(len(tokens) - 1)", "draft_cache.crop(len(tokens))"),
-    ("prompt-learnt-too", "p = target(read)[..., prompt - 1 :, :]", "p = target(read)[..., prompt - 2 :, :]"),
+    ("prompt-learnt-too", "taught = target(read)[..., prompt - 1 :, :]", "taught = target(read)[..., prompt - 2 :, :]"),
     ("laws-one-place-late", "drafter(read)[..., prompt - 1 :, :]", "drafter(tokens)[..., prompt:, :]"),
-    ("temperature-of-the-drafter-alone", "divergence(p / temperature,", "divergence(p,"),
+    ("temperature-of-the-drafter-alone", "divergence(taught / temperature,", "divergence(taught,"),
     ("first-token-fed-again", "new = sampler.draw(p)[:, None].tolist()", "new = [[text[-1]] for text in texts]"),
     ("speedup-without-the-drafters-cost", "tau / (c * gamma + 1)", "tau / (c + 1)"),
 ]  # fmt: skip

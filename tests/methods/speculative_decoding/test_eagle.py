@@ -1,6 +1,8 @@
 """EAGLE: pairs of token and feature, a tree drawn without replacement, a drafter that forgets its own features."""
 
 import importlib
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -46,7 +48,9 @@ MUTANTS = [
         "siblings(sampler, target.project(features)",
         "siblings(sampler, target.logits(features)",
     ),
-    ("one-draft-pass-counted-per-node", "draft_passes = len(choices[-1])", "draft_passes = len(choices)"),
+    ("one-draft-pass-counted-per-node", "draft_passes = len(fitting[-1])", "draft_passes = len(fitting)"),
+    ("nodes-past-the-last-position", "room(len(tokens), len(choices[-1]), target)", "len(choices[-1])"),
+    ("level-less-than-fits", "room(len(tokens), len", "room(len(tokens) + 1, len"),
     ("tree-without-its-elder-siblings", "elder not in nodes", "elder[:-1] and elder not in nodes"),
     ("trained-without-noise", "features[:, :-1] + shake", "features[:, :-1]"),
     ("noise-on-one-side", "uniform_(-noise, noise", "uniform_(0, noise"),
@@ -195,6 +199,23 @@ def test_the_first_pass_reads_the_prompt_and_every_later_one_verifies_a_tree(mod
     assert [step.draft_passes for step in run.steps] == [0] + [5] * later
 
 
+@pytest.mark.parametrize(("limit", "wanted"), [(12, {5, 3, 1}), (11, {5, 4, 2, 0})])
+def test_the_tree_has_as_many_levels_as_the_target_has_positions(models, limit, wanted):
+    """The text is that of a target without an end, whose trees also propose what is past it."""
+    target, drafter = models
+    last = len(PROMPT) + limit - 1  # the newest token is never read
+    free = generate(target, PROMPT, limit, drafter=drafter, sampler=Sampler(0))
+    target.shape = replace(target.shape, positions=last)
+    run, length, levels = generate(target, PROMPT, limit, drafter=drafter, sampler=Sampler(0)), len(PROMPT), set()
+    for step, following in pairwise(run.steps):
+        length += len(step.emitted)
+        levels.add(min(5, last - length))
+        assert len(following.drafted) == sum(len(path) <= min(levels) for path in CHOICES)
+        assert following.draft_passes == min(levels)
+    assert run.tokens == free.tokens
+    assert levels == wanted
+
+
 @torch.no_grad()
 def test_the_loss_compares_the_feature_one_place_ahead(models):
     target, drafter = models
@@ -280,6 +301,14 @@ def test_choices_that_are_no_tree_are_one_sentence(models, choices):
     target, drafter = models
     with pytest.raises(ValueError, match="choices"):
         generate(target, PROMPT, 3, drafter=drafter, sampler=Sampler(0), choices=choices)
+
+
+def test_a_drafter_of_another_type_than_the_target_is_one_sentence(models):
+    target, drafter = models
+    with pytest.raises(
+        ValueError, match=r"the drafter's weights are torch.float32 on cpu, and the target is torch.float64"
+    ):
+        generate(target, PROMPT, 3, drafter=drafter.float(), sampler=Sampler(0))
 
 
 def test_a_fresh_join_keeps_the_size_of_what_it_reads() -> None:

@@ -178,12 +178,14 @@ def test_references_are_neither_changed_nor_kept() -> None:
         ({"shortest": 3, "longest": 2}, "shortest is 3 and longest is 2"),
         ({"references": [[5], [11]]}, "the references hold tokens that a vocabulary of 11 lacks"),
         ({"references": [[-1]]}, "the references hold tokens"),
+        ({"prompt": [5, 11]}, "^the prompt holds tokens that a vocabulary of 11 lacks"),
+        ({"prompt": [5, 11], "references": [[5]]}, "token id 11 is outside the model's vocabulary of 11"),
         ({"gamma": 0}, "gamma is 0"),
     ],
 )
 def test_options_out_of_range_are_one_sentence(options: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        generate(varied_model(), [5, 3], 3, sampler=Sampler(0), **options)  # type: ignore[arg-type]
+        generate(varied_model(), limit=3, sampler=Sampler(0), **{"prompt": [5, 3]} | options)  # type: ignore[arg-type]
 
 
 def test_the_smallest_and_the_largest_options_are_allowed() -> None:

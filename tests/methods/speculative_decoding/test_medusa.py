@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from dataclasses import replace
 from itertools import combinations
 from math import prod
 
@@ -43,7 +44,9 @@ MUTANTS = [
     ("branches-see-each-other", "visible=visible)[-len", "visible=None)[-len"),
     ("always-the-best-rank", "ranks + path[-1] for path", "ranks for path"),
     ("ranks-of-the-head-before", "(len(path) - 1) * ranks", "max(0, len(path) - 2) * ranks"),
-    ("rank-too-few", "max(planned.tokens) + 1", "max(1, max(planned.tokens))"),
+    ("nodes-past-the-last-position", "room(len(tokens), heads.k - 1, target)", "heads.k - 1"),
+    ("level-less-than-fits", "room(len(tokens), heads.k - 1, target)", "room(len(tokens) + 1, heads.k - 1, target)"),
+    ("rank-too-few", ".tokens) + 1, heads.k", ".tokens) or 1, heads.k"),
     ("accuracies-added", "(chance * own, (*path, rank))", "(chance - own, (*path, rank))"),
     ("accuracy-of-the-last-rank-alone", "(chance * own, (*path, rank))", "(-own, (*path, rank))"),
     ("typical-by-default", 'acceptance: Acceptance = "exact"', 'acceptance: Acceptance = "typical"'),
@@ -131,18 +134,24 @@ def test_a_tree_larger_than_the_product_is_the_product() -> None:
     assert set(sparse_tree(ACCURACY, 1000)) == set(cartesian([3, 3, 3]))
 
 
-def test_the_tree_of_a_step_holds_the_best_tokens_of_each_head() -> None:
+@pytest.mark.parametrize("positions", [99, 15])
+def test_the_tree_of_a_step_holds_the_best_tokens_of_each_head(positions: int) -> None:
+    """As many levels of it as the target has positions for."""
     target, choices = varied_model(), [(0,), (2,), (2, 1), (0, 0), (2, 1, 0)]
-    heads, prompt = heads_of(target, 4), [5, 3, 8, 1]
+    target.shape = replace(target.shape, positions=positions)
+    heads, prompt, levels = heads_of(target, 4), [5, 3, 8, 1], set[int]()
     run = generate(target, prompt, 12, heads=heads, sampler=Sampler(0), choices=choices)
     text = list(prompt)
     for step, following in zip(run.steps, run.steps[1:], strict=False):
         text += step.emitted
         features = target.norm(target.run(target.embed(text[:-1])))[-1]
         best = heads(features).argsort(dim=-1, descending=True)
-        wanted = [int(best[len(path) - 1, path[-1]]) for path in choices]
-        assert following.drafted == wanted
-        assert following.parents == [-1, -1, 1, 0, 2]
+        levels.add(min(3, positions - len(text)))
+        fitting = [path for path in choices if len(path) <= min(levels)]
+        assert following.drafted == [int(best[len(path) - 1, path[-1]]) for path in fitting]
+        assert following.parents == [-1, -1, 1, 0, 2][: len(fitting)]
+    assert levels == ({3} if positions == 99 else {3, 2, 1, 0})
+    assert len(run.tokens) == 12
 
 
 def test_a_wider_tree_saves_passes() -> None:
@@ -334,6 +343,12 @@ def test_a_rule_that_is_none_is_one_sentence(wrong: dict[str, object]) -> None:
     target = language_model()
     with pytest.raises(ValueError, match="must be"):
         generate(target, [0], 3, heads=heads_of(target, 3), sampler=Sampler(0), **wrong)  # type: ignore[arg-type]
+
+
+def test_heads_of_another_type_than_the_target_are_one_sentence() -> None:
+    target = language_model()
+    with pytest.raises(ValueError, match=r"the heads are torch.float32 on cpu, and the target is torch.float64 on cpu"):
+        generate(target, [0], 3, heads=heads_of(target, 3).float(), sampler=Sampler(0))
 
 
 def test_broken_heads_are_named_when_they_guess() -> None:

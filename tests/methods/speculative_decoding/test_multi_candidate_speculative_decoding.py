@@ -202,6 +202,12 @@ def test_picked_candidates_judged_as_drawn_give_the_law_that_the_docstring_says(
     assert list(picked_candidates().ours) == pytest.approx(P.tolist())
 
 
+def test_a_node_has_no_more_children_than_its_law_has_tokens() -> None:
+    own: dict[str, Any] = {"drafter": language_model(11, seed=5), "widths": (3,)}
+    result = generate(varied_model(), PROMPT, 9, sampler=Sampler(top_k=2), **own)
+    assert {len(step.drafted) for step in result.steps[1:]} == {2}
+
+
 def test_greedy_candidates_are_the_best_tokens_and_with_replacement_all_the_same() -> None:
     target, drafter = varied_model(), language_model(11, seed=5)
     own: dict[str, Any] = {"drafter": drafter, "sampler": Sampler(0), "widths": (3,)}

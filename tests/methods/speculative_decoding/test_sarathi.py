@@ -175,6 +175,7 @@ def test_memory_says_how_many_texts_run() -> None:
     assert largest_batch(memory=100, weights=40, longest=5, token=3) == 4
     assert largest_batch(memory=100, weights=41, longest=5, token=3) == 3
     assert largest_batch(memory=54, weights=40, longest=5, token=3) == 0
+    assert largest_batch(memory=30, weights=40, longest=5, token=3) == 0  # the weights alone are too large
 
 
 @pytest.mark.parametrize(

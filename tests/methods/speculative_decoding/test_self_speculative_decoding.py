@@ -62,6 +62,7 @@ MUTANTS = [
     ("confidence-of-the-tempered-law", "logits.double().softmax(-1)[drawn]", "q.double()[drawn]"),
     ("threshold-never-moves", "threshold, rate = adapted(", "_, rate = adapted("),
     ("threshold-moves-the-wrong-way", "if rate < goal", "if rate >= goal"),
+    ("draft-past-the-last-position", "room(len(tokens), gamma, target)", "gamma"),
     ("longest-draft-makes-it-bolder", "else threshold if longest else", "else"),
     ("acceptance-of-one-step-alone", "betas[0] * rate + (1 - betas[0]) * accepted", "accepted"),
     ("work-as-if-nothing-were-skipped", "len(draft) * thin", "len(draft) * depth"),

@@ -47,7 +47,7 @@ MUTANTS = [
     ("drafter-out-of-places", ", drafter.longest - len(tokens))", ")"),
     ("decoder-as-deep-as-the-encoder", "self.decoder = self.decoder[:decoder_layers]", "pass"),
     ("source-drafted-from-the-models-memory", "drafter.encode(source), model.new_cache()", "memory, model.new_cache()"),
-    ("draft-pass-not-counted", "draft_passes=int(room > 0)", "draft_passes=0"),
+    ("draft-pass-not-counted", "draft_passes=int(masks > 0)", "draft_passes=0"),
     ("never-glances", "(wrong.sum(-1) * share)", "(wrong.sum(-1) * 0)"),
     ("glances-at-a-share-of-all", "(wrong.sum(-1) * share)", "(learnt.sum(-1) * share)"),
     ("what-was-shown-is-learnt", "learnt & ~shown", "learnt"),
@@ -146,7 +146,7 @@ def test_every_step_is_that_of_the_algorithm_by_hand(gamma: int, beta: int, tau:
                 own = {"drafter": drafter, "gamma": gamma, "beta": beta, "tau": tau, "eos": eos}
                 assert generate(model, source, 12, **own).steps == wanted
                 kept += sum(step.kept for step in wanted)
-    assert kept or (beta, tau) == (2, 0.1) or beta == 1
+    assert kept > 0 or (beta, tau) in [(1, 0.0), (1, math.inf), (2, 0.1)]  # random drafters seldom say the model's word
 
 
 @pytest.mark.parametrize("limit", range(13))
@@ -331,7 +331,7 @@ def batch() -> tuple[Tensor, Tensor]:
     return source, torch.tensor([t + [PAD] * (6 - len(t)) for _, t in rows])
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.99])
 @pytest.mark.parametrize(("gamma", "longest"), [(2, 12), (25, 12), (25, 6)])
 def test_the_loss_and_its_gradient_are_the_formula_row_by_row(gamma: int, longest: int, share: float) -> None:
     source, target = batch()
@@ -359,16 +359,20 @@ def test_the_loss_and_its_gradient_are_the_formula_row_by_row(gamma: int, longes
             rows = log_p(row, canvas)
             left = [i for i in range(len(canvas)) if learnt[row, i] and not shown[row, i]]
             losses += [-(1 - smoothing) * rows[i, wanted[row, i]] - smoothing * rows[i].mean() for i in left]
-        expected = torch.stack(losses).mean() if losses else torch.tensor(math.nan)
+        expected = torch.stack(losses).mean()
         own = {"gamma": gamma, "share": share, "generator": torch.Generator().manual_seed(seed), "smoothing": smoothing}
         found = loss(drafter, source, target, **own)
-        if not losses:
-            assert share == 1.0
-            continue
         assert torch.isclose(found, expected, rtol=1e-9)
         parameters = list(drafter.parameters())
         slopes = (torch.autograd.grad(x, parameters) for x in (found, expected))
         assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(*slopes, strict=True))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 1.5])
+def test_a_share_that_leaves_nothing_to_be_learnt_is_one_sentence(share: float) -> None:
+    """Of a row in which every guess is wrong all places would be shown, and a mean over no place is no number."""
+    with pytest.raises(ValueError, match=f"share is {share}; of the wrong places at least one must stay masked"):
+        loss(drafter_of(0), *batch(), gamma=3, share=share)
 
 
 def test_a_block_of_masks_stands_behind_a_prefix_of_any_length() -> None:
@@ -400,7 +404,7 @@ def test_a_drafter_without_mistakes_is_shown_nothing() -> None:
     """All its places are learnt: by a model that knows the text, at the price of the smoothing alone."""
     drafter = Knowing([6, 7, 8, 9, 10, END])
     source, target = torch.tensor([[5, 3]]), torch.tensor([[6, 7, 8, 9, 10, END]])
-    for share in (0.0, 1.0):
+    for share in (0.0, 0.99):
         own = {"gamma": 20, "share": share, "generator": torch.Generator().manual_seed(0)}
         assert float(loss(drafter, source, target, smoothing=0.0, **own)) == 0
         assert drafter.seen[-1] == drafter.seen[-2]

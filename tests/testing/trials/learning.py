@@ -3,6 +3,7 @@
 import torch
 from torch.nn.functional import one_hot
 
+from reference_impls.core.drafting import room
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.verify import verify_chain
 from reference_impls.testing.case import Case
@@ -25,11 +26,12 @@ def generate(target, prompt, limit, *, table, sampler, gamma=2, eos=None):
     go_on = limit > 0
     while go_on:
         draft, last = [], tokens[-1]
-        for _ in range(gamma):
+        for _ in range(room(len(tokens), gamma, target)):
             last = table.after[last]
             draft.append(last)
-        p = sampler.probs(target([*tokens[len(cache) :], *draft], cache, last=gamma + 1))
-        kept, extra = verify_chain(sampler, draft, one_hot(torch.tensor(draft), target.shape.vocab).to(p.dtype), p)
+        p = sampler.probs(target([*tokens[len(cache) :], *draft], cache, last=len(draft) + 1))
+        guesses = torch.tensor(draft, dtype=torch.long)
+        kept, extra = verify_chain(sampler, draft, one_hot(guesses, target.shape.vocab).to(p.dtype), p)
         emitted = [*draft[:kept], extra]
         tokens += emitted
         cache.crop(len(tokens) - 1)

@@ -3,6 +3,7 @@
 import torch
 from torch.nn.functional import one_hot
 
+from reference_impls.core.drafting import room
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.verify import verify_chain
@@ -19,7 +20,7 @@ def generate(target, prompt, limit, *, sampler: Sampler, gamma: int = 4, longest
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     go_on = limit > 0
     while go_on:
-        draft = followers(tokens, gamma, longest)
+        draft = followers(tokens, room(len(tokens), gamma, target), longest)
         p = sampler.probs(target([*tokens[len(cache) :], *draft], cache, last=len(draft) + 1))
         q = one_hot(torch.tensor(draft, dtype=torch.long), target.shape.vocab).to(p.dtype)
         kept, extra = verify_chain(sampler, draft, q, p)
