@@ -14,7 +14,6 @@ module                     results file        page, or what it says
 `copying`                  copying.json        explore/copying.md
 `warming`                  warming.json        explore/warming.md
 `divergences`              divergences.json    explore/distilling.md
-`streams`                  streams.json        the page of the method: acceptance over time
 `contrasts`                contrasts.json      the page of the method: quality beside speed
 `relaxations`              relaxations.json    the page of the method: quality beside speed
 `counterexamples`          errata.json         explore/errata.md

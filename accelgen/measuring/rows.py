@@ -334,32 +334,6 @@ class RelaxedFigures(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamRow(Row):
-    """Successive texts of a stream: drafted by a drafter that goes on learning, and by one that stays what it was."""
-
-    domain: str
-    texts: int  # of the stream, to the end of this row
-    updates: int  # of the drafter, likewise
-    learning: float  # share of guesses that were kept
-    frozen: float
-    learning_tokens: float  # a pass
-    frozen_tokens: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamFigures(Row):
-    """Acceptance over time, on a stream whose domain changes."""
-
-    id: str  # of the method
-    limit: int  # tokens of a text
-    temperature: float
-    gamma: int
-    interval: int
-    rate: float
-    rows: list[StreamRow]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Setup(Row):
     """What stored figures come from: the command, the machine and the settings."""
 
@@ -543,16 +517,6 @@ RELAXED: tuple[Column[RelaxedRow], ...] = (
     Column("As plain decoding", lambda row: row.same, ".1%"),
     Column("Accepted", lambda row: row.acceptance, ".0%"),
     Column("Tokens per pass", lambda row: row.tokens_per_pass, ".2f"),
-)
-
-STREAM: tuple[Column[StreamRow], ...] = (
-    Column("Texts", lambda row: row.texts, "d"),
-    Column("Domain", lambda row: row.domain),
-    Column("Updates", lambda row: row.updates, "d"),
-    Column("Accepted, learning", lambda row: row.learning, ".1%"),
-    Column("Accepted, frozen", lambda row: row.frozen, ".1%"),
-    Column("Tokens per pass, learning", lambda row: row.learning_tokens, ".2f"),
-    Column("Tokens per pass, frozen", lambda row: row.frozen_tokens, ".2f"),
 )
 
 

@@ -31,7 +31,6 @@ from accelgen.measuring.rows import (
     DistilledRow,
     RelaxedFigures,
     Served,
-    StreamFigures,
     Verdict,
     WarmthRow,
 )
@@ -260,24 +259,6 @@ def relaxations(found: RelaxedFigures) -> str:
     same = [row.same for row in found.rows]
     drawn = {"Right sentences": right, "As plain decoding": same, "Tokens per pass": speed}
     return _alike("relaxed", "rule", names, drawn)
-
-
-def stream(found: StreamFigures) -> str:
-    """Acceptance over time of a drafter that goes on learning and of one that does not; the first names the domains."""
-    marks, known = list[Mark](), set[str]()
-    for name, shares in (
-        ("goes on learning", [row.learning for row in found.rows]),
-        ("stays what it was", [row.frozen for row in found.rows]),
-    ):
-        for row, share in zip(found.rows, shares, strict=True):
-            label = "" if row.domain in known else row.domain
-            known.add(row.domain)
-            says = f"{row.domain}, up to text {row.texts}, {name}: {share:.1%}"
-            marks.append(Mark(float(row.texts), share, label, name, says))
-    about = "The share of guesses that are kept, by texts served; the table below has the same figures."
-    title, axes = "Guesses kept, over a stream whose domain changes", ("texts served", "guesses kept")
-    joined = [mark.series for mark in marks[:: len(found.rows)]]
-    return figure([scatter("chart-stream", title, about, marks, axes=axes, joined=joined)])
 
 
 def _alike(slug: str, by: str, names: Sequence[str], drawn: Mapping[str, Sequence[float]]) -> str:

@@ -20,7 +20,7 @@ from accelgen.exports.markdown import (
     table,
 )
 from accelgen.measuring.rows import BENCH, BenchRow, rows_of
-from accelgen.site import charts, method_code, over_time, predictions, quality_beside_speed, trace_html
+from accelgen.site import charts, method_code, predictions, quality_beside_speed, trace_html
 from accelgen.site.concepts import concept_links
 from accelgen.site.docstring import Docstring, parse
 from accelgen.site.proof_links import guarantee_address
@@ -93,7 +93,6 @@ def method_page(method: Method, taxonomy: Taxonomy, results: Results) -> str:
                 predictions.losses(method.id, results.bench, results.costs),
                 _in_batches(method, results),
             ),
-            section("Acceptance over time", over_time.figures(method.id, results.streams)),
             section(
                 "Quality beside speed",
                 quality_beside_speed.figures(method.id, results.contrasts),

@@ -37,7 +37,6 @@ class Results:
     warming: Stored = None  # a trie cold and warm, by `accelgen.measuring.warming`
     contrasts: Stored = None  # quality beside speed, by `accelgen.measuring.contrasts`
     relaxations: Stored = None  # quality beside speed, by `accelgen.measuring.relaxations`
-    streams: Stored = None  # acceptance over time, by `accelgen.measuring.streams`
     draft_lengths: Stored = None  # in batches, by `accelgen.measuring.draft_lengths`
     divergences: Stored = None  # ways to distil, by `accelgen.measuring.divergences`
     chunks: Stored = None  # time between tokens, by `accelgen.measuring.chunks`
