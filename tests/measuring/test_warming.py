@@ -65,7 +65,9 @@ def test_the_stored_figures_rise_with_what_was_learned():
     assert len(found) == 6
     for setting in (GREEDY, SAMPLED):
         cold, others, same = (found[setting, kind] for kind in (warming.COLD, warming.OTHERS, warming.SAME))
-        assert 1 < cold.tokens_per_pass < others.tokens_per_pass < same.tokens_per_pass
+        assert 1 < cold.tokens_per_pass < min(others.tokens_per_pass, same.tokens_per_pass)
+        # The same prompts give the same texts at temperature 0 alone.
+        assert setting == SAMPLED or others.tokens_per_pass < same.tokens_per_pass
         assert cold.learned == 0 < others.learned
         assert cold.texts == others.texts == same.texts == warming.PROMPTS
     assert STORED["limit"] == warming.LIMIT

@@ -93,8 +93,8 @@ EQUIVALENTS: dict[Change, str] = {
     ): "the last of two dimensions is the second",
     Change(
         "reference_impls/speculative_decoding/triforce.py",
-        "built, rate, go_on = -stride, 1.0, limit > 0",
-        "built, rate, go_on = -stride, 0.5, limit > 0",
+        "scored, rate, go_on = -stride, 1.0, limit > 0",
+        "scored, rate, go_on = -stride, 0.5, limit > 0",
     ): "the first turn drafts nothing and always retrieves, and with that the rate begins anew",
     Change(
         "reference_impls/speculative_decoding/blockwise_parallel_decoding.py",

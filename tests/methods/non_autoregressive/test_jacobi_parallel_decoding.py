@@ -195,7 +195,7 @@ def test_the_published_decoder_makes_one_pass_more_than_it_reports() -> None:
         ({"algorithm": "newton"}, "algorithm is 'newton'; choose one of jacobi, gs-jacobi, hybrid"),
         ({"block": 0}, "block is 0"),
         ({"stretch": -1}, "stretch is -1"),
-        ({"pad": 11}, "token id 11 is outside"),
+        ({"pad": 11}, "pad is 11; give a number from 0 to 10"),
     ],
 )
 def test_wrong_options_are_one_sentence(way: dict[str, Any], sentence: str) -> None:

@@ -128,7 +128,7 @@ def test_options_out_of_range_are_one_sentence() -> None:
     for prompt in (0, 3):
         with pytest.raises(ValueError, match=f"prompt is {prompt}; of 3 tokens"):
             loss(model, model, tokens, prompt=prompt)
-        with pytest.raises(ValueError, match=f"prompt is {prompt}; of 3 tokens"):
+        with pytest.raises(ValueError, match="give token ids"):
             loss(model, model, tokens[0], prompt=prompt)
     with pytest.raises(ValueError, match="vocabularies of 3 and 11 tokens"):
         generate(model, [0], 3, drafter=language_model(11), sampler=Sampler())

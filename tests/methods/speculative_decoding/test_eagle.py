@@ -235,9 +235,9 @@ def test_the_loss_compares_the_feature_one_place_ahead(models):
 class Spy(nn.Module):
     """Answers with given features, and remembers which it was shown."""
 
-    def __init__(self, answer):
+    def __init__(self, answer, shape):
         super().__init__()
-        self.answer = answer
+        self.answer, self.shape = answer, shape
 
     def forward(self, _target, tokens, features):
         self.tokens, self.features = tokens, features
@@ -249,7 +249,7 @@ def test_the_noise_is_on_what_is_read_and_not_on_what_is_wanted(models):
     target, _ = models
     tokens = torch.randint(11, (4, 60), generator=torch.Generator().manual_seed(0))
     features = features_of(target, tokens)
-    spy = Spy(features[:, 1:])
+    spy = Spy(features[:, 1:], target.shape)
     found = loss(target, spy, tokens, generator=torch.Generator().manual_seed(0))
     entropy = torch.special.entr(target.project(features[:, 1:]).softmax(-1)).sum(-1).mean()
     assert float(found) == pytest.approx(0.1 * float(entropy), rel=1e-5)

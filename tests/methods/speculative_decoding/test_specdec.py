@@ -429,7 +429,7 @@ def tiny() -> dict[str, Any]:
         ({"source": []}, "give at least one token"),
         ({"source": [11]}, "token id 11 is outside the model's vocabulary of 11"),
         ({"source": [3] * 13}, "13 tokens are too many: this model knows 12 positions"),
-        ({"eos": 11}, "token id 11 is outside the model's vocabulary of 11"),
+        ({"eos": 11}, "eos is 11; give a number from 0 to 10"),
     ],
 )
 def test_bad_input_gets_one_clear_sentence(options: dict[str, Any], sentence: str) -> None:

@@ -60,7 +60,7 @@ MUTANTS = [
     ("guesses-before-the-prompt-is-read", " if result.steps else ()", ""),
     ("pair-the-wrong-way-round", "text[-2] * self.shape.vocab + text[-1]", "text[-1] * self.shape.vocab + text[-2]"),
     ("backs-off-to-the-token-before", "after_one[text[-1]]", "after_one[text[-2 :][0]]"),
-    ("backs-off-to-the-first-of-the-pair", "two[pairs[part] % vocab]", "two[pairs[part] // vocab]"),
+    ("backs-off-to-the-first-of-the-pair", "after_token(pairs[part] % vocab)", "after_token(pairs[part] // vocab)"),
     ("rarest-pairs-kept", "argsort(descending=True, stable=True)", "argsort(stable=True)"),
     ("mass-of-the-unseen-lost", "law += (1 - law.sum(-1, keepdim=True))", "law += 0"),
     ("nothing-is-discounted", "seen * d[seen.clamp(max=RELIABLE + 1)]", "seen"),
