@@ -10,13 +10,13 @@ from reference_impls.core.distillation import Divergence, divergence
 
 MUTANTS = [
     ("kl-of-the-other-direction", "return kl(log_p, log_q)", "return kl(log_q, log_p)"),
-    ("mixture-weights-swapped", "log_p + math.log(beta), log_q + math.log(1 - beta)",
-     "log_p + math.log(1 - beta), log_q + math.log(beta)"),
+    ("mixture-weights-swapped", "(log_p + math.log(beta)).clamp(min=least), (log_q + math.log(1 - beta))",
+     "(log_p + math.log(1 - beta)).clamp(min=least), (log_q + math.log(beta))"),
     ("total-variation-not-halved", ".abs().sum(-1) / 2", ".abs().sum(-1)"),
     ("laws-in-half-precision", "wide(logits)", "logits.dtype"),
     ("what-never-comes-costs-everything", ".where(log_a > -math.inf, 0)", ""),
     ("one-law-for-many", "taught.shape != learnt.shape or ", ""),
-    ("mixture-of-impossible-tokens", ".clamp(min=least)", ""),
+    ("mixture-of-impossible-tokens", "(log_p + math.log(beta)).clamp(min=least)", "(log_p + math.log(beta))"),
     ("mixture-of-one-law-alone", "if not 0 < beta < 1:", "if not 0 <= beta <= 1:"),
 ]  # fmt: skip
 

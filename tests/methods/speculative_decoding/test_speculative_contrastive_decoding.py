@@ -42,13 +42,13 @@ MUTANTS = [
     ),
     (
         "last-place-without-contrast",
-        "sampler.probs(contrast(expert[-1:], guessed[-1], alpha, beta))",
-        "sampler.probs(expert[-1:])",
+        "sampler.probs(contrast(expert[-1], guessed[-1][0], alpha, beta))",
+        "sampler.probs(expert[-1])",
     ),
     (
         "last-place-without-mask",
-        "contrast(expert[-1:], guessed[-1], alpha, beta)",
-        "contrast(expert[-1:], guessed[-1], 0.0, beta)",
+        "contrast(expert[-1], guessed[-1][0], alpha, beta)",
+        "contrast(expert[-1], guessed[-1][0], 0.0, beta)",
     ),
     (
         "last-place-with-the-contrast-before",

@@ -67,7 +67,7 @@ MUTANTS = [
     ("reliable-counts-are-discounted", "clamp(max=RELIABLE + 1)", "clamp(max=RELIABLE)"),
     ("good-turing-the-wrong-way-round", "(r + 1) * times[2:] / (r *", "r * times[2:] / ((r + 1) *"),
     ("rare-ones-not-made-up-for", "- rare) / (1 - rare)", ")"),
-    ("pairs-discounted-as-triples", "katz(after, discounts(after.flatten()),", "katz(after, d_3,"),
+    ("pairs-discounted-as-triples", "every, vocab), d_2, one", "every, vocab), d_3, one"),
     ("discounts-of-the-kept-alone", "katz(table, d_3,", "katz(table, discounts(table.flatten()),"),
     ("drafters-bytes-forgotten", " + result.draft_passes * of_drafter", ""),
 ]
