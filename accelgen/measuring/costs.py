@@ -44,11 +44,11 @@ class Units:
         for call, each in calls:
             seconds[call].append(each)
         self.found = {call: (statistics.median(each), len(each)) for call, each in seconds.items()}
-        for unit in stored:  # what has a cost keeps it, so that all rows are predicted from one table
-            self.found[Operation(unit.part, unit.who, unit.call, unit.how, unit.new)] = (
-                unit.microseconds / 1e6,
-                unit.calls,
-            )
+        known = {Operation(u.part, u.who, u.call, u.how, u.new): (u.microseconds / 1e6, u.calls) for u in stored}
+        # What has a cost keeps it, so that all rows are predicted from one table; the others come to its pace.
+        both = [self.found[call][0] / seconds for call, (seconds, _) in known.items() if call in self.found]
+        pace = statistics.median(both) if both else 1.0
+        self.found = {call: (median / pace, count) for call, (median, count) in self.found.items()} | known
         self.found = dict(sorted(self.found.items()))
         self.kinds: dict[tuple[str, ...], dict[int, float]] = defaultdict(dict)
         for call, (median, _) in self.found.items():

@@ -229,6 +229,15 @@ def test_a_depth_that_was_never_timed_lies_between_those_that_were():
             units.seconds(other)
 
 
+def test_calls_timed_at_another_pace_come_to_that_of_the_stored_ones():
+    def call(new: int) -> Operation:
+        return Operation("target", "target", "forward", "", new)
+
+    stored = Units([(call(1), 1.0), (call(2), 2.0), (call(4), 5.0)]).rows()
+    units = Units([(call(1), 2.0), (call(2), 4.0), (call(3), 5.0), (call(4), 90.0)], stored)  # one of them stumbled
+    assert [units.seconds(call(new)) for new in (1, 2, 3, 4)] == [1.0, 2.0, 2.5, 5.0]
+
+
 def world(clock: Clock, costs_of: tuple[Any, Any], gamma: int, limit: int, wait: float = 0.0) -> Contest:
     """A greedy contest of target and drafter with known costs; the method dawdles for `wait` seconds."""
     made = contest(Call.CONTINUE, limit=limit)
