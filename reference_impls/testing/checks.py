@@ -119,18 +119,18 @@ def ending(positions: int, *models: Any) -> Iterator[list[int]]:
     """Give models so many positions while inside, and list how many each of their passes needs."""
     needed, shapes = list[int](), {model: model.shape for model in models}  # a model that is given twice counts once
 
-    def noted(turn: Callable[..., Any], start: int, new: int, places: Any = None) -> Any:
+    def noted(angles: Callable[..., Any], start: int, new: int, places: Any = None) -> Any:
         needed.append(start + new if places is None else int(places.max()) + 1)
-        return turn(start, new, places)
+        return angles(start, new, places)
 
     for model, shape in shapes.items():
-        model.shape, model.turn = replace(shape, positions=positions), partial(noted, model.turn)
+        model.shape, model.angles = replace(shape, positions=positions), partial(noted, model.angles)
     try:
         yield needed
     finally:
         for model, shape in shapes.items():
             model.shape = shape
-            del model.turn
+            del model.angles
 
 
 @contextmanager
