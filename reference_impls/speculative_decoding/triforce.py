@@ -70,7 +70,7 @@ from torch import Tensor
 
 from reference_impls.core.arguments import check_range, checked
 from reference_impls.core.cache import Cache
-from reference_impls.core.drafting import check_draft, check_guesses, draft_chain
+from reference_impls.core.drafting import check_draft, check_guesses, draft_chain, room
 from reference_impls.core.generation import Ends, Generation, Step, check_length
 from reference_impls.core.layers import attention_mask, rotate
 from reference_impls.core.model import LanguageModel
@@ -142,18 +142,19 @@ def speculate(
 ) -> tuple[list[int], list[Tensor], int]:
     """At least `gamma_2` tokens of the middle level, its laws of them, each [vocab], and the passes of both levels.
 
-    Each round is speculative decoding with the middle level as its target.
+    Each round is speculative decoding with the middle level as its target. Fewer where its positions come to an end.
     """
     draft, laws, passes = list[int](), list[Tensor](), 0
-    while len(draft) < gamma_2:
+    while len(draft) < room(len(tokens), gamma_2, middle.model):
         text = [*tokens, *draft]
-        guesses, q = draft_chain(sampler, window, text, window, gamma)  # drafter and cache in one
-        p_hat = sampler.probs(middle([*text[len(middle) :], *guesses], last=gamma + 1))  # [gamma + 1, vocab]
+        fitting = room(len(text) + 1, gamma, middle.model)
+        guesses, q = draft_chain(sampler, window, text, window, fitting)  # drafter and cache in one
+        p_hat = sampler.probs(middle([*text[len(middle) :], *guesses], last=fitting + 1))  # [fitting + 1, vocab]
         kept, extra = verify_chain(sampler, guesses, q, p_hat)
         check_guesses([extra], "the target's")
         draft += [*guesses[:kept], extra]
         laws += p_hat[: kept + 1]  # row by row
-        passes += gamma + 1
+        passes += fitting + 1
         for level in (middle, window):
             level.crop(len(tokens) + len(draft) - 1)
     return draft, laws, passes

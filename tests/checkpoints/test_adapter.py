@@ -236,7 +236,7 @@ def test_the_kit_really_runs_on_transformers(monkeypatch):
 def test_a_method_that_runs_single_layers_is_told_so(module, given):
     scene = Scene(varied_model(), [5, 3], 2)
     given = options(module.generate, scene, case(module), **given)
-    with pytest.raises(ValueError, match=r"needs `(embed|run)` of single layers.*from_transformers"):
+    with pytest.raises(ValueError, match=r"needs `(embedding|embed|run)` of single layers.*from_transformers"):
         adapted(module.generate)(scene.target, [5, 3], 4, sampler=Sampler(0), **given)
 
 

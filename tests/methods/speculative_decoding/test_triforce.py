@@ -64,7 +64,7 @@ MUTANTS = [
     ),
     ("budget-overrun", "min(scored, budget - len(newest))", "scored"),
     ("retrieved-once-and-for-all", "if len(full) - scored >= stride or rate < threshold:", "if scored < 0:"),
-    ("drafting-passes-of-one-level", "passes += gamma + 1", "passes += gamma"),
+    ("drafting-passes-of-one-level", "passes += fitting + 1", "passes += fitting"),
     ("acceptance-of-the-last-step-alone", "(rate + kept / len(draft)) / 2 if", "kept / len(draft) if"),
     ("acceptance-never-begins-anew", "budget, chunk), 1.0", "budget, chunk), rate"),
 ]
