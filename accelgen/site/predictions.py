@@ -30,6 +30,18 @@ WHY: dict[str, str] = {
         "Of its time 8 % lies in no timed call, where a chain leaves 4 %: there two levels of drafts and a sliding"
         " window are kept, in Python."
     ),
+    "staged-speculative-decoding": (
+        "Of its time 10 % lies in no timed call, where a chain leaves 4 %: there its trees are grown, prepared and laid"
+        " out, in Python."
+    ),
+    "lookahead-trie": (
+        "The cause was not found. Its runs and the costs of its calls were timed at different hours, on a machine whose"
+        " pace changes."
+    ),
+    "speculative-batching-synergy": (
+        "The cause was not found. Its runs and the costs of its calls were timed at different hours, on a machine whose"
+        " pace changes."
+    ),
     "mask-predict": (
         "Between the calls of its two-layer model it chooses, masks and merges places with a dozen small tensor"
         " operations, which weigh most where a single pass writes the whole sentence."
