@@ -111,21 +111,19 @@ def generate(
     choices = cartesian([2] * (heads.k - 1)) if choices is None else choices
     check_options(choices, acceptance, epsilon, delta)
     check_part(target, heads, "heads")
-    ranks, deepest = max(plan(choices, heads.k, target.shape.vocab).tokens) + 1, heads.k
     check_length(target, prompt, limit)
-    result, tokens, cache = Generation(), list(prompt), target.new_cache()
+    ranks, deepest = max(plan(choices, heads.k, target.shape.vocab).tokens) + 1, heads.k
+    result, tokens, cache, go_on = Generation(), list(prompt), target.new_cache(), limit > 0
     tree, (depths, visible) = Tree(), Tree().layout(len(tokens))  # the pass over the prompt has no guesses yet
-    go_on = limit > 0
     # Between turns the cache holds all tokens but the last, and `tree` the guesses below that one.
     while go_on:
         # Verify: one pass over the newest token and the tree below it.
         x = target.embed([*tokens[len(cache) :], *tree.tokens])
-        hidden = target.run(x, cache, positions=len(cache) + depths, visible=visible)[-len(tree) - 1 :]
-        features = target.norm(hidden)  # [nodes + 1, dim]
+        hidden = target.run(x, cache, positions=len(cache) + depths, visible=visible)
+        features = target.norm(hidden[-len(tree) - 1 :])  # [nodes + 1, dim]
         p = sampler.probs(target.project(features))  # [nodes + 1, vocab]
-        path, extra = (
-            accept_typical(tree, p, epsilon, delta) if acceptance == "typical" else verify_tree(sampler, tree, p)
-        )
+        typical = acceptance == "typical"
+        path, extra = accept_typical(tree, p, epsilon, delta) if typical else verify_tree(sampler, tree, p)
         # Commit: the accepted path and the token after it; the cache keeps the path.
         emitted = [*(tree.tokens[node] for node in path), extra]
         cache.keep(len(tokens), path)
@@ -135,8 +133,8 @@ def generate(
         best = best_guesses(heads(features[path[-1] + 1 if path else 0]), ranks)  # [k - 1, ranks]
         if (fitting := room(len(tokens), heads.k - 1, target)) < deepest:  # at first, and where a level is cut off
             deepest, choices = fitting, [path for path in choices if len(path) <= fitting]
-            planned = plan(choices, heads.k, target.shape.vocab)
-            layout, places = planned.layout(), [(len(path) - 1) * ranks + path[-1] for path in choices]
+            layout = (planned := plan(choices, heads.k, target.shape.vocab)).layout()
+            places = [(len(path) - 1) * ranks + path[-1] for path in choices]
             slots = torch.tensor(places, dtype=torch.long, device=target.device)
         tree, (depths, visible) = Tree(best.flatten()[slots].tolist(), list(planned.parents)), layout
         check_guesses(tree.tokens, "the heads'")

@@ -151,7 +151,7 @@ def sure_draft(
         token, confidence = drawn_with_confidence(sampler, q[-1], logits)
         draft.append(token)
         check_guesses(draft[-1:])
-    cache.crop(len(tokens) - 1)
+    cache.crop(max(0, len(tokens) - 1))
     return draft, q
 
 

@@ -41,7 +41,7 @@ MUTANTS = [
     ("heads-read-at-the-last-row", "features[path[-1] + 1 if path else 0]", "features[-1]"),
     ("keys-of-the-first-nodes", "cache.keep(len(tokens), path)", "cache.crop(len(tokens) + len(path))"),
     ("tree-of-siblings-in-a-row", "positions=len(cache) + depths, ", ""),
-    ("branches-see-each-other", "visible=visible)[-len", "visible=None)[-len"),
+    ("branches-see-each-other", "visible=visible)\n", "visible=None)\n"),
     ("always-the-best-rank", "ranks + path[-1] for path", "ranks for path"),
     ("ranks-of-the-head-before", "(len(path) - 1) * ranks", "max(0, len(path) - 2) * ranks"),
     ("nodes-past-the-last-position", "room(len(tokens), heads.k - 1, target)", "heads.k - 1"),

@@ -40,7 +40,11 @@ from reference_impls.testing.tiny import flat_model, language_model, varied_mode
 from reference_impls.zoo import storage
 
 MUTANTS = [
-    ("draft-keys-and-values-kept", "    cache.crop(len(tokens) - 1)\n    return draft, q", "    return draft, q"),
+    (
+        "draft-keys-and-values-kept",
+        "    cache.crop(max(0, len(tokens) - 1))\n    return draft, q",
+        "    return draft, q",
+    ),
     ("draft-rejected-but-not-forgotten", "        cache.crop(len(tokens) - 1)\n        work", "        work"),
     (
         "feed-forward-skipped-with-attention",
