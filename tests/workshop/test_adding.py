@@ -42,7 +42,7 @@ GENERATE = '''
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     go_on = limit > 0
     while go_on:
-        draft = copied(tokens, gamma)
+        draft = copied(tokens, room(len(tokens), gamma, target))
         p = sampler.probs(target([*tokens, *draft][len(cache) :], cache, last=len(draft) + 1))
         own = sampler.draw(p).tolist()
         kept = next((i for i, (a, b) in enumerate(zip(draft, own, strict=False)) if a != b), len(draft))
@@ -138,6 +138,8 @@ def test_the_five_steps(project: Path) -> None:
     end = source.index("\n\ndef example")
     method.write_text(source[:start] + GENERATE.lstrip("\n").rstrip() + "\n" + source[end:], encoding="utf-8")
     edit(method, ("sampler: Sampler,", "sampler: Sampler, gamma: int = 4,"))
+    known = "from reference_impls.core.generation import"
+    edit(method, (known, f"from reference_impls.core.drafting import room\n{known}"))
     edit(case, ("CASE = Case()", 'CASE = Case(refused={"gamma": (0,)})'))
     edit(method, ("own[: kept + 1]", "own[:kept] + [0]"))
     assert accelgen(project, "verify", ID, "--suite", "greedy-identity").returncode == 1
