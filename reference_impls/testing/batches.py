@@ -123,6 +123,13 @@ def _none(subject: Subject) -> None:
     require(found == [], f"no prompt was given, and {found} came back")
 
 
+def _too_long(subject: Subject) -> None:
+    target = varied_model()
+    with ending(7, target) as needed:  # the last token is never read
+        refuses(lambda: _run(subject, target, [[5], [3, 1]], (2, 7), Sampler(0)), "a row one token too long")
+    require(not needed, "a row that does not fit was refused only after a pass")
+
+
 def _bad_rows(subject: Subject) -> None:
     target = varied_model()
     for prompts, limits in ((([5], []), (2, 2)), (([5], [11]), (2, 2)), (([5], [3]), (2,)), (([5],), (2, 2))):
@@ -150,6 +157,7 @@ def batch_checks(subject: Subject) -> Iterator[Check]:
         "ends": ("Each row ends with its own first end token, and the others go on.", _ends),
         "passes": ("Rows share passes, and the trace of each counts those it took part in.", _passes),
         "positions": ("Rows that just fit are written, and no model reads past its last position.", _positions),
+        "too-long": ("A row that does not fit into the positions is refused before it starts.", _too_long),
         "trace": ("The trace of each row sums up to its text.", _trace),
         "untouched": ("Weights, prompts, limits and the global random state stay as they were.", _untouched),
         "seeds": ("The same seed gives the same texts, another seed gives others.", _seeds),

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from reference_impls.core.sampling import Sampler
-from reference_impls.testing.accounting import a_scene, run
-from reference_impls.testing.checks import Check, Subject, Suite, later
+from reference_impls.testing.accounting import LIMIT, a_scene, run
+from reference_impls.testing.checks import Check, Subject, Suite, ending, later, require
 from reference_impls.testing.from_signature import DRAFTERS, drafting
 from reference_impls.testing.tiny import broken, language_model
 
@@ -65,6 +65,14 @@ def _bad_logits(subject: Subject) -> None:
         )
 
 
+def _too_long(subject: Subject) -> None:
+    scene = a_scene(subject)
+    own = subject.options(scene)
+    with ending(len(scene.prompt) + LIMIT - 2, scene.target) as needed:  # the last token is never read
+        refuses(lambda: run(subject, scene, own), "a text one token too long for the target's positions")
+    require(not needed, "a text that does not fit was refused only after a pass")
+
+
 def _bad_option(subject: Subject, name: str, value: Any) -> None:
     scene = a_scene(subject)
     refuses(lambda: run(subject, scene, subject.options(scene, **{name: value})), f"{name} = {value!r}")
@@ -79,6 +87,8 @@ def _strange_drafter(subject: Subject, name: str, *, several: bool) -> None:
 def option_checks(subject: Subject) -> Iterator[Check]:
     """Wrong input: what every method can meet, and what the options that it has can be given."""
     yield Check("prompt", "A prompt that is empty or not of the vocabulary is refused.", later(_bad_prompts, subject))
+    fits = "A text that does not fit into the target's positions is refused before it starts."
+    yield Check("too-long", fits, later(_too_long, subject))
     yield Check("logits", "A model that gives NaN is reported.", later(_bad_logits, subject))
     named = {name: several for name, several in DRAFTERS.items() if subject.takes(name)}
     for name, several in (named | drafting(subject.generate)).items():

@@ -39,6 +39,7 @@ GENERATE = '''
     """Generate up to `limit` tokens after `prompt`; guesses follow the last place where the last token stood before."""
     if gamma < 1:
         raise ValueError(f"gamma is {gamma}; guess at least 1 token a step, or use autoregressive decoding")
+    check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     go_on = limit > 0
     while go_on:

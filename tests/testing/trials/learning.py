@@ -4,7 +4,7 @@ import torch
 from torch.nn.functional import one_hot
 
 from reference_impls.core.drafting import room
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.generation import Generation, Step, check_length
 from reference_impls.core.verify import verify_chain
 from reference_impls.testing.case import Case
 
@@ -22,6 +22,7 @@ def generate(target, prompt, limit, *, table, sampler, gamma=2, eos=None):
     if gamma < 1:
         raise ValueError(f"gamma is {gamma}; draft at least 1 token a step")
     target.embed(prompt)  # refuses what is no text
+    check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     go_on = limit > 0
     while go_on:

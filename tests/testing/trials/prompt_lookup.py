@@ -4,7 +4,7 @@ import torch
 from torch.nn.functional import one_hot
 
 from reference_impls.core.drafting import room
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.generation import Generation, Step, check_length
 from reference_impls.core.sampling import Sampler
 from reference_impls.core.verify import verify_chain
 from reference_impls.testing.case import Case
@@ -17,6 +17,7 @@ CASE = Case(qualities=("perfect",), scene=recited, refused={"longest": (0,)})
 def generate(target, prompt, limit, *, sampler: Sampler, gamma: int = 4, longest: int = 3, eos=None):
     if gamma < 1 or longest < 1:
         raise ValueError("gamma and longest must be at least 1, for a guess and for what is looked up")
+    check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     go_on = limit > 0
     while go_on:

@@ -2,7 +2,7 @@
 
 import torch
 
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.generation import Generation, Step, check_length
 from reference_impls.testing.case import Case
 
 CASE = Case(
@@ -17,6 +17,7 @@ def generate(target, prompt, limit, *, schedule, sampler, eos=None):
     depth = target.shape.layers
     if not schedule or not all(1 <= layers <= depth for layers in schedule):
         raise ValueError(f"schedule is {tuple(schedule)}; give numbers of layers from 1 to {depth}, at least one")
+    check_length(target, prompt, limit)
     result, tokens, cache = Generation(), list(prompt), target.new_cache()
     go_on = limit > 0
     while go_on:

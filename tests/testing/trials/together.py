@@ -2,7 +2,7 @@
 
 import torch
 
-from reference_impls.core.generation import Generation, Step
+from reference_impls.core.generation import Generation, Step, check_length
 from reference_impls.testing.case import Case
 
 CASE = Case()
@@ -12,8 +12,9 @@ CASE = Case()
 def generate(target, prompts, limits, *, sampler, eos=None):
     if len(prompts) != len(limits):
         raise ValueError(f"{len(prompts)} prompts have {len(limits)} limits; give each prompt one")
-    for prompt in prompts:
+    for prompt, limit in zip(prompts, limits, strict=False):
         target.embed(prompt)  # refuses what is no text
+        check_length(target, prompt, limit)
     results, texts = [Generation() for _ in prompts], [list(prompt) for prompt in prompts]
     open_ = [i for i, limit in enumerate(limits) if limit > 0]
     while open_:
