@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 import torch
 from defaults import defaults_of
+from fresh_caches import watched
 from torch import Tensor
 
-from reference_impls.core.cache import Cache
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.model import LanguageModel
 from reference_impls.core.sampling import Sampler
-from reference_impls.core.tree import draft_tree
 from reference_impls.core.verify import residual
 from reference_impls.speculative_decoding import spectr, speculative_sampling_chen
 from reference_impls.speculative_decoding.spectr import generate, k_seq, share, tries, verify_drafts
@@ -403,28 +402,7 @@ def test_both_caches_keep_the_accepted_path_alone(
     """Each time the drafts begin, a cache holds what a fresh pass over the text would have made."""
     target = varied_model()
     drafter = target if guess == "the target" else language_model(11, seed=5)
-    caches, held = list[Cache](), list[tuple[int, int]]()
-
-    def fresh(model: LanguageModel, cache: Cache, text: list[int]) -> None:
-        wanted = model.new_cache()
-        n = len(cache)
-        if n:
-            model(text[:n], wanted)
-            torch.testing.assert_close(cache._store[..., :n, :], wanted._store[..., :n, :])
-
-    def watched(sampler: Sampler, model: LanguageModel, tokens: list[int], cache: Cache, *rest: Any, **own: Any) -> Any:
-        fresh(model, cache, tokens)
-        fresh(target, caches[0], tokens)
-        held.append((len(cache), len(tokens)))
-        return draft_tree(sampler, model, tokens, cache, *rest, **own)
-
-    def noted() -> Cache:
-        caches.append(original())
-        return caches[-1]
-
-    original = target.new_cache
-    monkeypatch.setattr(spectr, "draft_tree", watched)
-    monkeypatch.setattr(target, "new_cache", noted)
+    held = watched(monkeypatch, spectr, target)
     own: dict[str, Any] = {"drafter": drafter, "drafts": 3, "gamma": 3}
     result = generate(target, PROMPT, 25, sampler=Sampler(temperature, seed=2), **own)
     assert {step.kept for step in result.steps} >= ({0, 3} if guess == "the target" else {0})
