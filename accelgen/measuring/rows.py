@@ -266,6 +266,9 @@ class WarmthRow(Row):
     tokens_per_pass: float
 
 
+NAMES = {"forward-kl": "forward KL", "reverse-kl": "reverse KL", "jensen-shannon": "Jensen-Shannon"}  # of divergences
+
+
 @dataclass(frozen=True, kw_only=True)
 class DistilledRow(Row):
     """How often a drafter's guesses are kept, by the way in which it learned: prompts of one side, one temperature."""
@@ -281,7 +284,9 @@ class DistilledRow(Row):
     @property
     def learned_from(self) -> str:
         """The way in words."""
-        return self.way.replace("-", " ") + (f", {self.on_policy:.0%} own texts" if self.on_policy else "")
+        return NAMES.get(self.way, self.way.replace("-", " ")) + (
+            f", {self.on_policy:.0%} own texts" if self.on_policy else ""
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

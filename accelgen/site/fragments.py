@@ -20,7 +20,7 @@ from accelgen.site.predictions import predicted
 from accelgen.site.proof_links import KIT, block, suite_address, suite_tests
 from accelgen.site.results import Results
 from accelgen.site.source_links import listing
-from accelgen.taxonomy.schema import Taxonomy
+from accelgen.taxonomy.schema import Call, Taxonomy
 from accelgen.taxonomy.suites import CLAIMS, claims_of
 
 
@@ -176,13 +176,19 @@ def _plain(value: Any) -> str:
     return ", ".join(map(_plain, value)) if isinstance(value, list) else str(value)
 
 
+TOGETHER = (
+    "A few texts together, against the same texts one after another: what a batch gains by itself is in the figure."
+    " Against plain decoding of the batch, and by its size: [many texts at once](explore/batches.md)."
+)
+
+
 def _measured(taxonomy: Taxonomy, bench: dict[str, Any] | None) -> str:
     if not bench:
         body = "`accelgen bench --store` measures every implemented method; its results are not in this checkout."
         return note("Not measured yet", body, "planned") + "\n"
     plain = {m.id: m.name for m in taxonomy.methods}
     names = {id: f"[{name}](methods/{id}.md)" for id, name in plain.items()}
-    language, translation = _by_task(bench)
+    language, together, translation = _by_task(taxonomy, bench)
     setup = {key: value for key, value in bench.items() if key != "rows"}
     lead = (
         "Speedup: plain decoding's time divided by the method's, median and quartiles over pairs of runs."
@@ -192,16 +198,20 @@ def _measured(taxonomy: Taxonomy, bench: dict[str, Any] | None) -> str:
         [
             lead,
             section("Continuing a text", charts.speed(language, plain), figures_table(language, names)),
+            section("Several texts at once", TOGETHER, figures_table(together, names)),
             section("Translating a sentence", charts.quality(translation, plain), figures_table(translation, names)),
             section("Setup", _nested(setup)),
         ]
     )
 
 
-def _by_task(bench: Mapping[str, Any]) -> tuple[list[BenchRow], list[BenchRow]]:
-    """The rows in which a text goes on, and those in which a sentence is translated."""
+def _by_task(taxonomy: Taxonomy, bench: Mapping[str, Any]) -> tuple[list[BenchRow], list[BenchRow], list[BenchRow]]:
+    """The rows in which a text goes on, several texts do, and a sentence is translated."""
+    batched = {method.id for method in taxonomy.methods if method.call is Call.BATCH}
     rows = rows_of(BenchRow, bench)
-    return [row for row in rows if not row.translates], [row for row in rows if row.translates]
+    writes = [row for row in rows if not row.translates]
+    alone, together = ([row for row in writes if (row.id in batched) is many] for many in (False, True))
+    return alone, together, [row for row in rows if row.translates]
 
 
 def _devices(taxonomy: Taxonomy, devices: Mapping[str, dict[str, Any]]) -> str:
@@ -209,10 +219,10 @@ def _devices(taxonomy: Taxonomy, devices: Mapping[str, dict[str, Any]]) -> str:
     names = {m.id: f"[{m.name}](methods/{m.id}.md)" for m in taxonomy.methods}
     blocks = []
     for file, found in devices.items():
-        language, translation = _by_task(found)
+        tables = [figures_table(rows, names) for rows in _by_task(taxonomy, found) if rows]
         lead = f"`{found['command']}`, torch {found['versions']['torch']}. [As JSON](downloads/{file}){{ download }}."
         title = f"On {found['machine']['device']}, {found['date']}"
-        blocks.append(section(title, lead, figures_table(language, names), figures_table(translation, names)))
+        blocks.append(section(title, lead, *tables))
     return join(blocks) if blocks else "\n"
 
 

@@ -284,7 +284,10 @@ def _in_batches(method: Method, results: Results) -> str:
     """Where more is measured of a method that decodes several texts together."""
     if method.call is not Call.BATCH or not method.is_implemented or not (results.draft_lengths or results.chunks):
         return ""
-    return "By batch size, and in time: [many texts at once](../explore/batches.md)."
+    return (
+        "A few texts together, against the same texts one after another. Against plain decoding of a batch, by its"
+        " size, and in time: [many texts at once](../explore/batches.md)."
+    )
 
 
 def figures_table(rows: Sequence[BenchRow], names: Mapping[str, str] | None = None) -> str:

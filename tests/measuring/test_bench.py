@@ -25,8 +25,9 @@ from accelgen.measuring.rows import BenchRow, Spread
 from accelgen.site.fragments import fragments
 from accelgen.site.pages import pages
 from accelgen.site.results import Results
+from accelgen.site.views import guide
 from accelgen.taxonomy.loading import load_taxonomy
-from accelgen.taxonomy.schema import Call
+from accelgen.taxonomy.schema import Call, Workload
 from reference_impls.core import device as devices
 from reference_impls.core.generation import Generation, Step
 from reference_impls.core.model import LanguageModel
@@ -410,6 +411,27 @@ def test_other_devices_have_a_dated_table_and_none_leaves_no_trace() -> None:
     assert "downloads/bench-cuda.json" in text
     assert "downloads/bench-cuda.json" in pages(known, results)
     assert fragments(known, Results())["devices"] == "\n"
+
+
+def test_texts_together_stand_apart_from_a_text_alone() -> None:
+    """A batch is compared with its texts one after another, so its gain is no gain of the same kind."""
+    known = load_taxonomy()
+    alone, together = (
+        next(method for method in known.methods if method.call is call) for call in (Call.CONTINUE, Call.BATCH)
+    )
+    rows = [
+        row_of(id=method.id, **vars(spread([gain]))).as_data() for method, gain in ((alone, 1.25), (together, 3.75))
+    ]
+    found = {"command": "", "versions": {"torch": "2.0"}, "date": "2026-01-02", "machine": {}, "rows": rows}
+    _, text, batches, *_ = fragments(known, Results(bench=found))["measured"].split("\n## ")
+    assert text.startswith("Continuing a text")
+    assert batches.startswith("Several texts at once")
+    assert "1.25" in text
+    assert "3.75" not in text
+    assert "3.75" in batches
+    for workload in Workload:
+        assert "here" not in guide.figures(together, workload, Results(bench=found))
+    assert "1.25" in guide.figures(alone, Workload.ONE_STREAM, Results(bench=found))
 
 
 # ---- the command, on a trial method of every kind -----------------------------------------------------------------

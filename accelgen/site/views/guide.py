@@ -14,7 +14,7 @@ from accelgen.measuring.rows import BenchRow, rows_of
 from accelgen.site.method_page import GUARANTEES, NEEDS, WORKLOADS, guarantee_badge
 from accelgen.site.results import Results
 from accelgen.site.views.comparison import engines, training
-from accelgen.taxonomy.schema import Fit, Guarantee, Method, Taxonomy, Workload
+from accelgen.taxonomy.schema import Call, Fit, Guarantee, Method, Taxonomy, Workload
 
 TITLE = "Which method for my workload?"
 LEAD = "What suits your case, what does not, and why; all of it follows from the taxonomy, with the sources it names."
@@ -117,7 +117,8 @@ def _asks(method: Method) -> str:
 def figures(method: Method, workload: Workload, results: Results) -> str:
     """What was measured here for such a workload, and how much others report."""
     speaks = MEASURED.get(workload)
-    rows = [row for row in rows_of(BenchRow, results.bench) if row.id == method.id]
+    alone = method.call is not Call.BATCH  # a batch is measured against its texts one after another
+    rows = [row for row in rows_of(BenchRow, results.bench) if row.id == method.id and alone]
     found = [row.speedup for row in rows if speaks and speaks(row)]
     parts = [f"[{span(found)} here](../methods/{method.id}.md#measured-here)"] if found else []
     if method.reported:

@@ -46,7 +46,7 @@ def _costs(found: DraftLengths) -> str:
         " average, $l(s)$; development prompts, temperature 0. The last column is the length of least time for a token,"
         f" $(t(b, s + 1) + s\\, d(b)) / (l(s) + 1)$. {_trend(found)}"
     )
-    head = ("Texts", *(f"*s* = {s}" for s in range(1, len(found.kept) + 1)), "*d*", "best length")
+    head = ("Texts", "*s* = 1", *map(str, range(2, len(found.kept) + 1)), "*d*", "best")
     rows = [
         (str(row.rows), *(f"{time:.1f}" for time in row.target), f"{row.drafter:.2f}", str(row.best))
         for row in found.profile
